@@ -1,0 +1,77 @@
+"""Open text-to-speech models with the conventions of transformers.
+
+Importing this package is cheap (no torch) and makes `AutoConfig`, `AutoModel`, `AutoModelForTextToWaveform`,
+`AutoProcessor`, `AutoFeatureExtractor` and `pipeline("text-to-speech")` know every model in it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .registration import register_models
+
+
+__version__ = "0.1.0"
+
+# Module -> the public names it defines, imported at first use.
+_PUBLIC_NAMES = {
+    "models.maya1": ["Maya1Config", "Maya1ForConditionalGeneration", "Maya1PreTrainedModel", "Maya1Processor"],
+    "models.snac": [
+        "SnacConfig",
+        "SnacDecoderOutput",
+        "SnacEncoderOutput",
+        "SnacFeatureExtractor",
+        "SnacModel",
+        "SnacOutput",
+        "SnacPreTrainedModel",
+    ],
+    "speech_generation": ["SpeechChunk", "SpeechOutput"],
+    "voices": ["DEFAULT_VOICE", "default_voice"],
+}
+_MODULE_OF = {name: module for module, names in _PUBLIC_NAMES.items() for name in names}
+
+if TYPE_CHECKING:
+    from .models.maya1 import Maya1Config, Maya1ForConditionalGeneration, Maya1PreTrainedModel, Maya1Processor
+    from .models.snac import (
+        SnacConfig,
+        SnacDecoderOutput,
+        SnacEncoderOutput,
+        SnacFeatureExtractor,
+        SnacModel,
+        SnacOutput,
+        SnacPreTrainedModel,
+    )
+    from .speech_generation import SpeechChunk, SpeechOutput
+    from .voices import DEFAULT_VOICE, default_voice
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})
+
+
+register_models()
+
+__all__ = [
+    "DEFAULT_VOICE",
+    "Maya1Config",
+    "Maya1ForConditionalGeneration",
+    "Maya1PreTrainedModel",
+    "Maya1Processor",
+    "SnacConfig",
+    "SnacDecoderOutput",
+    "SnacEncoderOutput",
+    "SnacFeatureExtractor",
+    "SnacModel",
+    "SnacOutput",
+    "SnacPreTrainedModel",
+    "SpeechChunk",
+    "SpeechOutput",
+    "default_voice",
+]

@@ -1,0 +1,1 @@
+"""What makes the generation loops fast, shared by all models."""

@@ -1,0 +1,70 @@
+"""A key/value cache that writes into room it reserved, instead of copying everything at every token."""
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+
+
+class ReservedLayer(DynamicLayer):
+    """One layer of `ReservedCache`: `keys` and `values` are views of the filled part of larger buffers.
+
+    `DynamicLayer` joins the old and the new states at every step, which moves the whole cache through memory per
+    token. Here the buffers double when they are full.
+    """
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Reserve room for the prompt and as much again."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self._length = 0
+        room = max(2 * key_states.shape[-2], 256)
+        self._key_buffer = self._reserve(key_states, room)
+        self._value_buffer = self._reserve(value_states, room)
+        self.keys, self.values = self._key_buffer[..., :0, :], self._value_buffer[..., :0, :]
+        self.is_initialized = True
+
+    @staticmethod
+    def _reserve(states: torch.Tensor, room: int) -> torch.Tensor:
+        batch_size, heads, _, head_dim = states.shape
+        return states.new_empty(batch_size, heads, room, head_dim)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append `(batch, heads, new, head_dim)` states; returns views of all states so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, end = self._length, self._length + key_states.shape[-2]
+        if end > self._key_buffer.shape[-2]:
+            self._grow(2 * end)
+        self._key_buffer[..., start:end, :] = key_states
+        self._value_buffer[..., start:end, :] = value_states
+        self._length = end
+        self.keys, self.values = self._key_buffer[..., :end, :], self._value_buffer[..., :end, :]
+        return self.keys, self.values
+
+    def _grow(self, room: int) -> None:
+        for name, filled in (("_key_buffer", self.keys), ("_value_buffer", self.values)):
+            buffer = self._reserve(filled, room)
+            buffer[..., : self._length, :] = filled
+            setattr(self, name, buffer)
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep only the rows `indices`."""
+        self._key_buffer, self._value_buffer = self._key_buffer[indices], self._value_buffer[indices]
+        self.keys = self._key_buffer[..., : self._length, :]
+        self.values = self._value_buffer[..., : self._length, :]
+
+
+class ReservedCache(Cache):
+    """A cache of `ReservedLayer`s, for models whose layers all attend to every earlier token.
+
+    Args:
+        num_layers: Decoder layers of the model.
+    """
+
+    def __init__(self, num_layers: int) -> None:
+        super().__init__(layers=[ReservedLayer() for _ in range(num_layers)])
+
+
+__all__ = ["ReservedCache", "ReservedLayer"]

@@ -1,0 +1,86 @@
+"""Token-by-token decoding of a batch whose rows advance together and leave it when they are done."""
+
+import torch
+from transformers import PreTrainedModel
+
+from .kv_cache import ReservedCache
+from .llama_step import LlamaStep
+
+
+class LockstepDecoder:
+    """Runs a decoder-only backbone one token per row and step, with a cache, for left-padded prompts.
+
+    A row that is done is taken out with `select`: the others go on exactly as they would alone.
+
+    Args:
+        backbone: The model below the language-model head, such as `LlamaForCausalLM.model`.
+        input_ids: int64 prompts `(batch, length)`, left-padded.
+        attention_mask: `(batch, length)`, 1 for tokens and 0 for padding.
+    """
+
+    def __init__(
+        self, backbone: PreTrainedModel, input_ids: torch.LongTensor, attention_mask: torch.LongTensor
+    ) -> None:
+        self.backbone = backbone
+        self.input_ids = input_ids
+        self.attention_mask = attention_mask
+        self.cache = ReservedCache(backbone.config.num_hidden_layers)
+        self.is_padded = not bool(attention_mask.all())
+        self.positions = attention_mask.sum(-1, keepdim=True)
+        self._mask: torch.Tensor | None = None
+        self._fast_step = LlamaStep(backbone, self.cache) if LlamaStep.supports(backbone) else None
+
+    def prefill(self) -> torch.Tensor:
+        """Read the prompts; returns the last hidden state `(batch, hidden_size)` of each row."""
+        positions = (self.attention_mask.cumsum(-1) - 1).clamp(min=0)
+        mask = self.attention_mask if self.is_padded else None
+        return self._run(self.input_ids, mask, positions)
+
+    def step(self, token_ids: torch.LongTensor) -> torch.Tensor:
+        """Read one more token `(batch,)` per row; returns the hidden state `(batch, hidden_size)` after it."""
+        if self._fast_step is not None:
+            hidden_state = self._fast_step(token_ids, self.positions, self._step_mask())
+        else:
+            hidden_state = self._run(token_ids[:, None], self._step_mask(), self.positions)
+        self.positions = self.positions + 1
+        return hidden_state
+
+    def select(self, index: torch.LongTensor) -> None:
+        """Go on with the rows `index` (int64) only."""
+        self.cache.batch_select_indices(index)
+        self.positions = self.positions[index]
+        self.attention_mask = self.attention_mask[index]
+        self._mask = None if self._mask is None else self._mask[index]
+
+    def _run(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None, position_ids: torch.LongTensor
+    ) -> torch.Tensor:
+        outputs = self.backbone(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        return outputs.last_hidden_state[:, -1]
+
+    def _step_mask(self) -> torch.Tensor | None:
+        """The mask of one new token: none without padding, else ready made where the attention takes it so."""
+        if not self.is_padded:
+            return None
+        length = self.cache.get_seq_length() + 1
+        if self._mask is None or self._mask.shape[-1] < length:
+            self._mask = self._build_mask(2 * length)
+        return self._mask[..., :length]
+
+    def _build_mask(self, length: int) -> torch.Tensor:
+        new_tokens = length - self.attention_mask.shape[-1]
+        mask = torch.nn.functional.pad(self.attention_mask, (0, new_tokens), value=1)
+        if self.backbone.config._attn_implementation not in ("sdpa", "eager"):
+            return mask
+        blocked = torch.finfo(self.backbone.dtype).min
+        additive = torch.zeros(mask.shape, dtype=self.backbone.dtype, device=mask.device)
+        return additive.masked_fill(mask == 0, blocked)[:, None, None]
+
+
+__all__ = ["LockstepDecoder"]

@@ -1,0 +1,6 @@
+"""The `tts-models` command."""
+
+from .main import main
+
+
+__all__ = ["main"]

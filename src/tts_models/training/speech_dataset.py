@@ -1,0 +1,112 @@
+"""Recordings and their texts as training examples of a language model that writes codec tokens."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel
+
+from ..audio import load_audio
+from .audio_dataset import Recording
+
+
+AudioCodes = tuple[torch.Tensor, ...]
+
+
+@torch.no_grad()
+def encode_recordings(
+    codec: PreTrainedModel,
+    recordings: Sequence[Recording],
+    cache: str | Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[AudioCodes]:
+    r"""
+    Codes of every recording, whole: one 1-D int64 tensor per quantizer.
+
+    Args:
+        codec ([`PreTrainedModel`]): A codec whose `encode` returns `audio_codes` and `code_lengths`.
+        recordings: What to encode; each is resampled to the codec's rate.
+        cache (`str` or `Path`, *optional*): Safetensors file that keeps the codes between runs. Recordings that are not
+            in it are encoded and added.
+        progress: Called with the number of recordings done.
+    """
+    cache = None if cache is None else Path(cache)
+    known = load_file(cache) if cache is not None and cache.is_file() else {}
+    results, added = [], False
+    for number, recording in enumerate(recordings, start=1):
+        keys = [f"{recording.path.resolve()}#{level}" for level in range(codec.config.num_codebooks)]
+        if keys[0] not in known:
+            audio, _ = load_audio(recording.path, codec.config.sampling_rate)
+            encoded = codec.encode(torch.from_numpy(audio)[None, None].to(codec.device, codec.dtype), return_dict=True)
+            known.update(
+                {key: codes[0].to("cpu", torch.int32) for key, codes in zip(keys, encoded.audio_codes, strict=True)}
+            )
+            added = True
+        results.append(tuple(known[key].long() for key in keys))
+        if progress is not None:
+            progress(number)
+    if cache is not None and added:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        temporary = cache.with_suffix(".partial")
+        save_file(known, temporary)
+        temporary.replace(cache)
+    return results
+
+
+class SpeechTokenDataset(Dataset):
+    r"""
+    Training examples made by a processor's `encode_training_example` from texts, voices and codes.
+
+    Args:
+        processor: The model's processor.
+        recordings: Text and voice of every example.
+        audio_codes: The codes of every example, as [`encode_recordings`] returns them.
+        max_length (`int`, *optional*): Examples of more tokens are left out.
+    """
+
+    def __init__(
+        self,
+        processor,
+        recordings: Sequence[Recording],
+        audio_codes: Sequence[AudioCodes],
+        max_length: int | None = None,
+    ):
+        examples = (
+            processor.encode_training_example(recording.text, recording.voice, codes)
+            for recording, codes in zip(recordings, audio_codes, strict=True)
+        )
+        self.examples = [
+            example for example in examples if max_length is None or len(example["input_ids"]) <= max_length
+        ]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, item: int) -> dict[str, list[int]]:
+        return self.examples[item]
+
+
+@dataclass
+class SpeechTokenCollator:
+    """Pads examples on the right: ids with `pad_token_id`, labels with -100.
+
+    Returns `input_ids`, `attention_mask` and `labels`, int64 `(batch, length)`.
+    """
+
+    pad_token_id: int
+
+    def __call__(self, examples: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        length = max(len(example["input_ids"]) for example in examples)
+
+        def pad(name: str, value: int) -> torch.Tensor:
+            return torch.tensor([example[name] + [value] * (length - len(example[name])) for example in examples])
+
+        lengths = torch.tensor([len(example["input_ids"]) for example in examples])
+        return {
+            "input_ids": pad("input_ids", self.pad_token_id),
+            "attention_mask": (torch.arange(length) < lengths[:, None]).long(),
+            "labels": pad("labels", -100),
+        }
