@@ -90,7 +90,7 @@ def check_vocabulary(processor: Maya1Processor, vocab_size: int) -> None:
     """Every audio token has the id that its number says, and every token a row in the embedding.
 
     Raises:
-        ConversionError: Names the first token that is missing or elsewhere.
+        ConversionError: Names the first token that is missing or elsewhere, or tokens are left over.
     """
     vocabulary, layout = processor.tokenizer.get_vocab(), processor.audio_token_layout
     first = processor.control_tokens["audio_token"]
@@ -104,6 +104,12 @@ def check_vocabulary(processor: Maya1Processor, vocab_size: int) -> None:
                 f"the audio tokens are not contiguous: {token!r} has id {vocabulary.get(token)}, "
                 f"expected {layout.offset + index}"
             )
+    number = int(match[2]) + layout.num_ids
+    if all(f"{match[1]}{number + spare}{match[3]}" in vocabulary for spare in range(layout.slots_per_frame)):
+        raise ConversionError(
+            f"the codec has codes for {layout.num_ids} audio tokens, the tokenizer holds more of them: "
+            f"it is not the codec that the language model was trained with"
+        )
     if max(vocabulary.values()) >= vocab_size:
         raise ConversionError(f"the tokenizer has ids up to {max(vocabulary.values())}, the model only {vocab_size}")
 

@@ -25,6 +25,7 @@ from tts_models.models.snac.feature_extraction_snac import SnacFeatureExtractor
 from tts_models.models.snac.modeling_snac import SnacModel
 from tts_models.training.audio_dataset import AudioCropDataset, find_audio_files
 from tts_models.training.codec import CodebookRefresher, SpectrogramPretraining, WaveformTraining
+from tts_models.training.discriminators import WaveformDiscriminator
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,6 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=12)
     parser.add_argument("--crop_seconds", type=float, default=0.5)
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
+    parser.add_argument("--adversarial", action="store_true", help="add multi-period and multi-scale discriminators")
     parser.add_argument("--max_files", type=int, help="use only the first files of the folder")
     parser.add_argument("--save_every", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
@@ -53,55 +55,84 @@ def save(model: SnacModel, output: Path) -> None:
     ).save_pretrained(output)
 
 
-def main() -> None:
-    args = parse_args()
-    torch.manual_seed(args.seed)
-    accelerator = Accelerator()
-    model = SnacModel.from_pretrained(args.model) if args.model else SnacModel(SnacConfig(**args.config))
-    config = model.config
-    crop = max(1, round(args.crop_seconds * config.sampling_rate / config.pad_to_multiple_of))
-    dataset = AudioCropDataset(
-        find_audio_files(args.audio)[: args.max_files],
-        config.sampling_rate,
-        crop * config.pad_to_multiple_of,
-        length=args.steps * args.batch_size,
-        seed=args.seed,
-    )
-    network = (
-        SpectrogramPretraining(model)
-        if args.phase == "spectrogram"
-        else WaveformTraining(model, args.phase == "joint")
-    )
-    unused = model.decoder if args.phase == "spectrogram" else None
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    if unused is not None:
-        skipped = set(map(id, unused.parameters()))
-        parameters = [p for p in parameters if id(p) not in skipped]
+def make_dataset(args: argparse.Namespace, config: SnacConfig) -> AudioCropDataset:
+    multiple = config.pad_to_multiple_of
+    crop = max(1, round(args.crop_seconds * config.sampling_rate / multiple)) * multiple
+    files = find_audio_files(args.audio)[: args.max_files]
+    return AudioCropDataset(files, config.sampling_rate, crop, length=args.steps * args.batch_size, seed=args.seed)
+
+
+def make_network(args: argparse.Namespace, model: SnacModel) -> SpectrogramPretraining | WaveformTraining:
+    if args.phase == "spectrogram":
+        return SpectrogramPretraining(model)
+    return WaveformTraining(model, train_encoder=args.phase == "joint")
+
+
+def make_optimizer(parameters: list[torch.nn.Parameter], args: argparse.Namespace):
     optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, betas=(0.8, 0.99), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, args.learning_rate, total_steps=args.steps, pct_start=0.05
     )
-    network, optimizer, loader = accelerator.prepare(network, optimizer, DataLoader(dataset, args.batch_size))
-    refresher = None if args.phase == "waveform" else CodebookRefresher(model)
+    return optimizer, schedule
 
-    started, total = time.time(), 0.0
-    for step, batch in enumerate(loader, start=1):
-        quantize = {"quantize": step > args.unquantized_steps} if args.phase == "spectrogram" else {}
-        loss = network(batch["input_values"], **quantize)
+
+class Training:
+    """The loop: one step of the codec, and with `--adversarial` one of the discriminators."""
+
+    def __init__(self, args: argparse.Namespace, model: SnacModel):
+        self.args, self.model = args, model
+        self.accelerator = Accelerator()
+        network = make_network(args, model)
+        skipped = {id(p) for p in model.decoder.parameters()} if args.phase == "spectrogram" else set()
+        self.parameters = [p for p in network.parameters() if p.requires_grad and id(p) not in skipped]
+        optimizer, self.schedule = make_optimizer(self.parameters, args)
+        loader = DataLoader(make_dataset(args, model.config), args.batch_size)
+        self.network, self.optimizer, self.loader = self.accelerator.prepare(network, optimizer, loader)
+        self.refresher = None if args.phase == "waveform" else CodebookRefresher(model)
+        self.discriminator = None
+        if args.adversarial and args.phase != "spectrogram":
+            discriminator = WaveformDiscriminator()
+            optimizer, self.discriminator_schedule = make_optimizer(list(discriminator.parameters()), args)
+            self.discriminator, self.discriminator_optimizer = self.accelerator.prepare(discriminator, optimizer)
+
+    def step(self, number: int, input_values: torch.Tensor) -> float:
+        if self.args.phase == "spectrogram":
+            loss, audio = self.network(input_values, quantize=number > self.args.unquantized_steps)
+        else:
+            loss, audio = self.network(input_values, discriminator=self.discriminator)
+        self.update(loss, self.parameters, self.optimizer, self.schedule)
+        if self.discriminator is not None:
+            judged = self.discriminator.discriminator_loss(audio, input_values.squeeze(1))
+            parameters = list(self.discriminator.parameters())
+            self.update(judged, parameters, self.discriminator_optimizer, self.discriminator_schedule)
+        if self.refresher is not None and number < 0.7 * self.args.steps:
+            self.refresher.step()
+        return loss.item()
+
+    def update(self, loss: torch.Tensor, parameters: list[torch.nn.Parameter], optimizer, schedule) -> None:
         optimizer.zero_grad()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(parameters, 1.0)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        if refresher is not None and step < 0.7 * args.steps:
-            refresher.step()
-        total += loss.item()
-        if step % 50 == 0:
-            usage = "" if refresher is None else f"  codes used {[round(u, 2) for u in refresher.usage()]}"
-            print(f"step {step}  loss {total / 50:.4f}  {time.time() - started:.0f} s{usage}", flush=True)
-            total = 0.0
-        if step % args.save_every == 0 or step == args.steps:
-            save(model, args.output)
+
+    def run(self) -> None:
+        started, total = time.time(), 0.0
+        for number, batch in enumerate(self.loader, start=1):
+            total += self.step(number, batch["input_values"])
+            if number % 50 == 0:
+                usage = "" if self.refresher is None else f"  codes used {self.refresher.last_usage}"
+                print(f"step {number}  loss {total / 50:.4f}  {time.time() - started:.0f} s{usage}", flush=True)
+                total = 0.0
+            if number % self.args.save_every == 0 or number == self.args.steps:
+                save(self.model, self.args.output)
+
+
+def main() -> None:
+    args = parse_args()
+    torch.manual_seed(args.seed)
+    model = SnacModel.from_pretrained(args.model) if args.model else SnacModel(SnacConfig(**args.config))
+    Training(args, model.train()).run()
 
 
 if __name__ == "__main__":

@@ -97,7 +97,8 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 config = AutoConfig.for_model("snac", encoder_hidden_size=4, decoder_hidden_size=32)
 model = AutoModel.from_config(config)
 from transformers.models.auto.feature_extraction_auto import feature_extractor_class_from_name
-print(type(config).__module__, type(model).__module__, feature_extractor_class_from_name("SnacFeatureExtractor").__module__)
+by_name = feature_extractor_class_from_name("SnacFeatureExtractor")
+print(type(config).__module__, type(model).__module__, by_name.__module__)
 print(type(model) is tts_models.SnacModel, modeling_auto.MODEL_MAPPING[SnacConfig] is SnacModel)
 """
 

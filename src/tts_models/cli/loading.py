@@ -62,18 +62,10 @@ def load_speaker(
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        model, loading = AutoModelForTextToWaveform.from_pretrained(
-            name, dtype=dtype or "auto", output_loading_info=True
-        )
+        model = AutoModelForTextToWaveform.from_pretrained(name, dtype=dtype or "auto")
         processor = AutoProcessor.from_pretrained(name)
     except Exception as error:
         raise RuntimeError(f"{name!r} cannot be loaded as a speaking model: {error}") from error
-    missing = sorted(loading["missing_keys"])
-    if missing:
-        raise RuntimeError(
-            f"{name!r} lacks {len(missing)} weights ({missing[0]}, …): it is damaged, or has not been converted by "
-            "the family's script in conversion_scripts/."
-        )
     if not hasattr(model, "generate_stream"):
         raise RuntimeError(f"{type(model).__name__} of {name!r} has no `generate_stream`: it is none of our models.")
     return model.to(device).eval(), processor

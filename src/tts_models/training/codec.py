@@ -8,12 +8,22 @@ A codec can be trained at once (waveform in, waveform out), or in two phases, wh
    the codes at the same time.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from ..models.snac.modeling_snac import SnacModel, SnacVectorQuantizer
+from .discriminators import WaveformDiscriminator
 from .spectral_losses import LogMelSpectrogram, MultiScaleSpectralLoss, stft_magnitude
+
+
+class CodecLoss(NamedTuple):
+    """Loss of a training step (a scalar), and the reconstruction (batch, samples) where there is one."""
+
+    loss: torch.Tensor
+    audio_values: torch.Tensor | None = None
 
 
 class CodebookRefresher:
@@ -27,6 +37,9 @@ class CodebookRefresher:
         model ([`SnacModel`]): The codec in training.
         interval (`int`): Forward passes between two refreshes.
         threshold (`int`): Entries chosen less often than this are moved.
+
+    Attributes:
+        last_usage (`list[float]`): Share of entries in use before the last refresh, per level.
     """
 
     def __init__(self, model: SnacModel, interval: int = 50, threshold: int = 1):
@@ -34,6 +47,7 @@ class CodebookRefresher:
         self.interval, self.threshold, self.passes = interval, threshold, 0
         self.counts = [torch.zeros(q.codebook.num_embeddings, dtype=torch.long) for q in self.quantizers]
         self.projected: list[torch.Tensor | None] = [None] * len(self.quantizers)
+        self.last_usage = [0.0] * len(self.quantizers)
         for level, quantizer in enumerate(self.quantizers):
             quantizer.in_proj.register_forward_hook(lambda _, __, output, level=level: self._keep(level, output))
 
@@ -56,15 +70,12 @@ class CodebookRefresher:
             self._refresh(level, quantizer)
 
     def _refresh(self, level: int, quantizer: SnacVectorQuantizer) -> None:
+        self.last_usage[level] = (self.counts[level] >= self.threshold).float().mean().item()
         unused = (self.counts[level] < self.threshold).nonzero().squeeze(1).to(quantizer.codebook.weight.device)
         vectors = self.projected[level].transpose(1, 2).flatten(0, 1)
         chosen = torch.randint(len(vectors), (len(unused),), device=vectors.device)
         quantizer.codebook.weight[unused] = vectors[chosen].to(quantizer.codebook.weight.dtype)
         self.counts[level].zero_()
-
-    def usage(self) -> list[float]:
-        """Share of entries chosen since the last refresh, per level."""
-        return [(counts > 0).float().mean().item() for counts in self.counts]
 
 
 class SpectrogramPretraining(nn.Module):
@@ -100,8 +111,8 @@ class SpectrogramPretraining(nn.Module):
         # Log magnitudes of speech spread about -7 by 2.5: bring them to the scale of a fresh head.
         return (torch.cat([self.mel(audio), pitch[:, : self.pitch_bins]], dim=1) + 7.0) / 2.5
 
-    def forward(self, input_values: torch.Tensor, quantize: bool = True) -> torch.Tensor:
-        """Loss of waveforms (batch, 1, samples), `samples` a multiple of the frame; a scalar.
+    def forward(self, input_values: torch.Tensor, quantize: bool = True) -> CodecLoss:
+        """Loss of waveforms (batch, 1, samples), `samples` a multiple of the frame.
 
         Without `quantize` the head sees the latents themselves: a few hundred such steps give the codebooks latents
         worth being initialised from.
@@ -118,7 +129,7 @@ class SpectrogramPretraining(nn.Module):
             + config.codebook_loss_weight * encoded.codebook_loss
         )
         loss = F.l1_loss(predicted, target)
-        return loss + quantizer_loss if quantize else loss
+        return CodecLoss(loss + quantizer_loss if quantize else loss)
 
 
 class WaveformTraining(nn.Module):
@@ -128,11 +139,12 @@ class WaveformTraining(nn.Module):
     Args:
         model ([`SnacModel`]): The codec.
         train_encoder (`bool`): Whether encoder and quantizers are trained too; if not, the codes stay as they are.
+        adversarial_weight (`float`): Weight of a discriminator's loss against the spectral loss.
     """
 
-    def __init__(self, model: SnacModel, train_encoder: bool = True):
+    def __init__(self, model: SnacModel, train_encoder: bool = True, adversarial_weight: float = 0.1):
         super().__init__()
-        self.model, self.train_encoder = model, train_encoder
+        self.model, self.train_encoder, self.adversarial_weight = model, train_encoder, adversarial_weight
         self.spectral_loss = MultiScaleSpectralLoss(model.config.sampling_rate)
         if not train_encoder:
             for part in (model.encoder, model.quantizer):
@@ -148,7 +160,11 @@ class WaveformTraining(nn.Module):
         audio_values = self.model.decode(quantized_representation=quantized, return_dict=True).audio_values
         return audio_values[..., : input_values.shape[-1]], input_values.new_zeros(())
 
-    def forward(self, input_values: torch.Tensor) -> torch.Tensor:
-        """Loss of waveforms (batch, 1, samples); a scalar."""
-        audio_values, quantizer_loss = self.reconstruct(input_values)
-        return self.spectral_loss(audio_values, input_values.squeeze(1)) + quantizer_loss
+    def forward(self, input_values: torch.Tensor, discriminator: WaveformDiscriminator | None = None) -> CodecLoss:
+        """Loss of waveforms (batch, 1, samples), with what a `discriminator` says of the reconstruction."""
+        audio_values, loss = self.reconstruct(input_values)
+        target = input_values.squeeze(1)
+        loss = loss + self.spectral_loss(audio_values, target)
+        if discriminator is not None:
+            loss = loss + self.adversarial_weight * discriminator.generator_loss(audio_values, target)
+        return CodecLoss(loss, audio_values)

@@ -115,43 +115,55 @@ def load_processor(case: ReferenceCase, **options: Any) -> Maya1Processor:
     return Maya1Processor(tokenizer, SnacFeatureExtractor(), codebook_size=case.spec["codebook_size"], **options)
 
 
-def spoken_prompts(processor: Maya1Processor, rows: list[dict[str, Any]], verbatim: bool) -> dict[str, list[int]]:
-    """The ids of every row's prompt, padding removed, by the row's text."""
-    texts, voices = [row["text"] for row in rows], [row["description"] for row in rows]
-    batch = processor(text=texts, voice=voices, verbatim=verbatim)
-    return {
-        text: ids[mask.bool()].tolist()
-        for text, ids, mask in zip(texts, batch["input_ids"], batch["attention_mask"], strict=True)
-    }
+def spoken_prompts(processor: Maya1Processor, rows: dict[str, dict[str, Any]], verbatim: bool) -> dict[str, list[int]]:
+    """The ids of every row's prompt, padding removed, by the row's name."""
+    texts, voices = [row["text"] for row in rows.values()], [row["description"] for row in rows.values()]
+    batch = processor(text=texts, voice=voices, verbatim=verbatim, split_long_text=False)
+    prompts = zip(rows, batch["input_ids"], batch["attention_mask"], strict=True)
+    return {name: ids[mask.bool()].tolist() for name, ids, mask in prompts}
+
+
+def is_plain(row: dict[str, Any]) -> bool:
+    """Whether the default path has nothing to clean in a row."""
+    fields = (row["text"], row["description"])
+    return all(clean_text(field) == field and any(map(str.isalnum, field)) for field in fields)
 
 
 @reference_runner("maya1", kinds=("prompt_ids*",), needs=("rows", "special_ids", "audio_token_offset"))
 def run_prompt_ids(case: ReferenceCase) -> Iterator[Check]:
     """Prompts exactly as published where asked for; by default the same for plain text, and never an injected id."""
-    rows, processor = case.spec["rows"], load_processor(case)
+    rows = {f"row {index}": row for index, row in enumerate(case.spec["rows"])}
+    processor = load_processor(case)
     tokens = {token: processor.tokenizer.convert_tokens_to_ids(token) for token in case.spec["special_ids"]}
     yield compare_rows("special_ids", tokens, case.spec["special_ids"])
     yield compare("audio_token_offset", processor.audio_token_layout.offset, case.spec["audio_token_offset"])
-    yield compare_rows("served_ids", spoken_prompts(processor, rows, verbatim=True), _by_text(rows, "served_ids"))
+    yield compare_rows("served_ids", spoken_prompts(processor, rows, verbatim=True), _column(rows, "served_ids"))
     single = spoken_prompts(load_processor(case, prepend_bos=False), rows, verbatim=True)
-    yield compare_rows("ids_without_leading_bos", single, _by_text(rows, "ids_without_leading_bos"))
-    bodies = {text: ids[2:-4] for text, ids in single.items()}
-    yield compare_rows("body_ids", bodies, _by_text(rows, "body_ids"))
-    strings = {text: processor.tokenizer.decode(ids) for text, ids in single.items()}
-    yield compare_rows("prompt_string", strings, _by_text(rows, "prompt_string"))
+    yield compare_rows("ids_without_leading_bos", single, _column(rows, "ids_without_leading_bos"))
+    bodies = {name: ids[2:-4] for name, ids in single.items()}
+    yield compare_rows("body_ids", bodies, _column(rows, "body_ids"))
+    strings = {name: processor.tokenizer.decode(ids) for name, ids in single.items()}
+    yield compare_rows("prompt_string", strings, _column(rows, "prompt_string"))
+    yield from check_default_prompts(processor, rows, tokens)
+
+
+def check_default_prompts(
+    processor: Maya1Processor, rows: dict[str, dict[str, Any]], tokens: dict[str, int]
+) -> Iterator[Check]:
+    """Without `verbatim`: plain rows give the served ids, rows with control tokens in their text give none of them."""
     forbidden = set(tokens) - set(processor.emotion_tags)
-    injecting = [row for row in rows if any(token in row["text"] + row["description"] for token in forbidden)]
-    plain = [row for row in rows if row["description"] and clean_text(row["text"]) == row["text"]]
-    plain = [row for row in plain if row not in injecting]
-    default = spoken_prompts(processor, plain + injecting, verbatim=False)
-    yield compare_rows("served_ids by default", default, _by_text(plain, "served_ids"))
-    control_ids = {tokens[token] for token in forbidden}
-    bodies = {row["text"]: control_ids.intersection(default[row["text"]][3:-4]) for row in injecting}
-    yield compare_rows("injected control ids", bodies, dict.fromkeys(bodies, set()))
-
-
-def _by_text(rows: list[dict[str, Any]], field: str) -> dict[str, Any]:
-    return {row["text"]: row[field] for row in rows}
+    injecting = {
+        name: row for name, row in rows.items() if any(t in row["text"] + row["description"] for t in forbidden)
+    }
+    plain = {name: row for name, row in rows.items() if name not in injecting and is_plain(row)}
+    if plain:
+        served = spoken_prompts(processor, plain, verbatim=False)
+        yield compare_rows("served_ids by default", served, _column(plain, "served_ids"))
+    if injecting:
+        control_ids = {tokens[token] for token in forbidden}
+        spoken = spoken_prompts(processor, injecting, verbatim=False)
+        injected = {name: control_ids.intersection(ids[3:-4]) for name, ids in spoken.items()}
+        yield compare_rows("injected control ids", injected, dict.fromkeys(injected, set()))
 
 
 @reference_runner("maya1", kinds=("released*",), table=True)

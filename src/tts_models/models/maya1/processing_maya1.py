@@ -34,6 +34,7 @@ logger = logging.get_logger(__name__)
 
 LEXICON_NAME = "lexicon.txt.gz"
 TEXT_FRONTENDS = (None, "phonemes")
+MAX_VOICE_CHARACTERS = 2000
 DEFAULT_TEMPLATE = '<description="{voice}"> {text}'
 DEFAULT_VOICE = (
     "Realistic male voice in the 30s age with american accent. Normal pitch, warm timbre, conversational pacing."
@@ -353,11 +354,17 @@ class Maya1Processor(SpeechProcessorMixin, ProcessorMixin):
                 f"`voice` must be a description in words, such as {DEFAULT_VOICE[:34]!r}…"
                 f"{self._known_voices()}; got {voice!r:.80}."
             )
+        if len(voice) > MAX_VOICE_CHARACTERS:
+            raise ValueError(
+                f"`voice` has {len(voice)} characters; a description has at most {MAX_VOICE_CHARACTERS}."
+            )
         name = voice.strip()
         if self.voices and name in self.voices:
             return self.voices[name]
         if self.voices and not any(character.isspace() for character in name):
-            raise ValueError(f"`voice` {voice!r} is not known{self._known_voices()}; a description has several words.")
+            raise ValueError(
+                f"`voice` {voice!r} is not known; known are {sorted(self.voices)}, and any description in several words."
+            )
         if not name.endswith((".", "!", "?")) and '{voice}"' in self.prompt_template and name != self.default_voice:
             logger.warning_once(
                 "Maya1 sometimes reads a voice description aloud that does not end with a full stop: end it with one."
@@ -433,7 +440,7 @@ class Maya1Processor(SpeechProcessorMixin, ProcessorMixin):
             append_end_of_ai: Whether the end-of-AI id follows, as in Orpheus' recipe.
 
         Returns:
-            `{"input_ids": …, "labels": …}`, two lists of equal length.
+            Two lists of equal length, under `input_ids` and `labels`.
 
         Raises:
             ValueError: bad text, voice or codes.
