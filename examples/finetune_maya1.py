@@ -3,8 +3,9 @@
     python examples/finetune_maya1.py --metadata my_voice/metadata.csv --output my_voice_model --lora
 
 `metadata.csv` has lines `file|text` or `file|text|voice description`, files relative to it. Without `--model` the
-default voice that ships with the package is the start. The audio is encoded once and kept in `OUTPUT/codes.safetensors`.
-The result is a `from_pretrained` folder; with `--lora` the adapter is merged into it and also kept in `OUTPUT/adapter`.
+default voice that ships with the package is the start. The audio is encoded once and kept in
+`OUTPUT/codes.safetensors`. The result is a `from_pretrained` folder; with `--lora` the adapter is merged into it and
+also kept in `OUTPUT/adapter`.
 """
 
 import argparse

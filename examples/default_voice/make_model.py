@@ -6,10 +6,11 @@ The folder is the `--model` that `examples/finetune_maya1.py` trains.
 """
 
 import argparse
+import random
 from pathlib import Path
 
 import torch
-from make_speech_data import VOICES
+from make_speech_data import DESCRIPTION_STYLES, VOICES, describe
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
@@ -18,12 +19,13 @@ from tts_models.models.snac import SnacFeatureExtractor, SnacModel
 from tts_models.text.pronunciation import PHONEMES
 
 
-DESCRIPTIONS = [
-    *(description for descriptions in VOICES.values() for description in descriptions),
-    "Realistic female voice in the 20s age with an american accent. Normal pitch, clear timbre, conversational pacing.",
-    "Realistic male voice in the 40s age with an american accent. Low pitch, warm timbre, slow pacing, neutral tone.",
-    "A young woman, a young man, an old woman, an old man, a girl, a boy, a lady, a gentleman.",
-]
+FEMALE, MALE = "Female voice, clear American accent.", "Male voice, calm American accent."
+
+
+def sample_descriptions(count: int) -> list[str]:
+    """Descriptions as the training data has them, for the tokenizer's vocabulary."""
+    rng = random.Random(0)
+    return [describe(rng.choice(sorted(VOICES)), rng.randrange(DESCRIPTION_STYLES), rng) for _ in range(count)]
 
 
 def make_tokenizer(codebook_size: int, slots: int) -> PreTrainedTokenizerFast:
@@ -39,7 +41,7 @@ def make_tokenizer(codebook_size: int, slots: int) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=512, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), min_frequency=1, show_progress=False
     )
-    tokenizer.train_from_iterator([f'<description="{text}"> ' for text in DESCRIPTIONS], trainer)
+    tokenizer.train_from_iterator([f'<description="{text}"> ' for text in sample_descriptions(5000)], trainer)
     tokenizer.add_tokens([f"{{{phoneme}}}" for phoneme in PHONEMES])
     tokenizer.add_special_tokens(["<|begin_of_text|>", "<|eot_id|>"])
     tokenizer.add_tokens([f"<custom_token_{n}>" for n in range(10 + slots * codebook_size)])
@@ -76,8 +78,8 @@ def main() -> None:
         text_frontend="phonemes",
         lexicon_file=str(args.lexicon),
         prepend_bos=False,
-        default_voice=VOICES["slt"][0],
-        voices={"female": VOICES["slt"][0], "male": VOICES["rms"][0]},
+        default_voice=FEMALE,
+        voices={"female": FEMALE, "male": MALE},
         max_part_characters=120,
     )
     text_config = LlamaConfig(

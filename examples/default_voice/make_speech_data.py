@@ -20,14 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 
-VOICES = {
-    "slt": [
-        "Female voice, clear American accent.",
-        "A woman with a clear voice.",
-        "Female, in her 30s, American accent.",
-    ],
-    "rms": ["Male voice, calm American accent.", "A man with a calm voice.", "Male, in his 40s, American accent."],
-}
+VOICES = {"slt": ("female", "her", "woman", "lady", "girl"), "rms": ("male", "his", "man", "gentleman", "boy")}
+"""flite voice to the words that describe it: adjective, possessive, nouns."""
+QUALITIES = "clear calm warm bright soft friendly natural neutral pleasant serious gentle lively".split()
+AGES = "20s 30s 40s 50s".split()
+DESCRIPTION_STYLES = 3
 HELD_OUT = Path(__file__).parents[2] / "benchmarks" / "intelligibility_sentences.txt"
 EXAMPLE = re.compile(r'"([^"]+)"')
 PLAIN = re.compile(r"[A-Za-z][A-Za-z' ,]*[?!.]?")
@@ -59,6 +56,22 @@ def select_sentences(folder: Path, count: int, shortest: int, longest: int, seed
     return sentences[:count]
 
 
+def describe(voice: str, style: int, rng: random.Random) -> str:
+    """A description of a flite voice, in one of `DESCRIPTION_STYLES` shapes."""
+    adjective, possessive, *nouns = VOICES[voice]
+    quality, age = rng.choice(QUALITIES), rng.choice(AGES)
+    accent = rng.choice(["American accent", "neutral accent", f"{quality} American accent"])
+    if style == 0:
+        return rng.choice([f"{adjective.capitalize()} voice.", f"{adjective.capitalize()} voice, {accent}."])
+    if style == 1:
+        return f"A {rng.choice(['', 'young ', 'friendly '])}{rng.choice(nouns)} with a {quality} voice."
+    if rng.random() < 0.7:
+        return f"{adjective.capitalize()}, in {possessive} {age}, {accent}."
+    pitch, pace = rng.choice(["Low", "Normal", "High"]), rng.choice(["slow", "conversational", "fast"])
+    first = f"Realistic {adjective} voice in the {age} age with american accent."
+    return f"{first} {pitch} pitch, {quality} timbre, {pace} pacing."
+
+
 def speak(text: str, voice: str, path: Path) -> None:
     """Speak `text` with a voice of flite into the wav file `path`."""
     subprocess.run(["flite", "-voice", voice, "-t", text, "-o", str(path)], check=True, stdout=subprocess.DEVNULL)
@@ -82,7 +95,8 @@ def main() -> None:
     for number, text in enumerate(sentences):
         voice = rng.choice(sorted(VOICES))
         name = f"audio/{number:05d}.wav"
-        rows.append((name, text, rng.choice(VOICES[voice])))
+        description = describe(voice, rng.randrange(DESCRIPTION_STYLES), random.Random(number))
+        rows.append((name, text, description))
         if not (args.output / name).exists():
             jobs.append((text, voice, args.output / name))
     with (args.output / "metadata.csv").open("w", newline="", encoding="utf-8") as file:

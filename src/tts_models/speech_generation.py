@@ -41,7 +41,7 @@ class SpeechOutput(ModelOutput):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # `pipeline(…, batch_size=n)` takes every entry of the mapping apart by rows: a plain number stays an attribute.
+        # `pipeline(…, batch_size=n)` takes every entry of the mapping apart by rows: the rate is an attribute only.
         if "sampling_rate" in self:
             OrderedDict.__delitem__(self, "sampling_rate")
 

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
 
 DEFAULT_VOICE = Path(__file__).parent / "default_voice"
-"""Folder of a small Maya1 checkpoint with a female and a male English voice (16 kHz); its `README.md` is the model card."""
+"""Folder of a small Maya1 checkpoint with a female and a male English voice (16 kHz); its `README.md` is the model
+card."""
 
 
 def default_voice() -> "tuple[Maya1ForConditionalGeneration, Maya1Processor]":

@@ -1,7 +1,7 @@
 r"""Pronunciation of English text from a lexicon: words become ARPAbet symbols in braces, `{hh}{ax}{l}{ow}`.
 
-The symbols are those of the CMU pronouncing dictionary without stress, in lower case, plus `ax` (schwa). In braces they
-cannot be confused with letters, a tokenizer holds each as one token, and a user can spell out a word:
+The symbols are those of the CMU pronouncing dictionary without stress, in lower case, plus `ax` (schwa). In braces
+they cannot be confused with letters, a tokenizer holds each as one token, and a user can spell out a word:
 `I live in {w}{uh}{s}{t}{er}.`
 """
 
@@ -15,8 +15,8 @@ from .numbers import spell_out_numbers
 PHONEMES = (
     "aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z zh".split()
 )
-_PHONEME = re.compile(r"\{(?:%s)\}" % "|".join(PHONEMES))
-_TOKEN = re.compile(r"(?:%s)+|<[a-z_]+>|[a-zà-öø-ÿ']+|[^a-zà-öø-ÿ']" % _PHONEME.pattern)
+_PHONEME = re.compile(rf"\{{(?:{'|'.join(PHONEMES)})\}}")
+_TOKEN = re.compile(rf"(?:{_PHONEME.pattern})+|<[a-z_]+>|[a-zà-öø-ÿ']+|[^a-zà-öø-ÿ']")
 _PUNCTUATION = {";": ",", ":": ",", "–": ",", "—": ",", "…": ".", "(": ",", ")": ","}
 _LETTERS = {
     "a": "ey", "b": "b iy", "c": "s iy", "d": "d iy", "e": "iy", "f": "eh f", "g": "jh iy", "h": "ey ch", "i": "ay",
@@ -74,7 +74,8 @@ class PronunciationLexicon:
         temporary.replace(path)
 
     def phonemize(self, text: str) -> str:
-        """Text with every word replaced by its phonemes. Words stay separated by one space; commas, full stops, question
+        """Text with every word replaced by its phonemes. Words stay separated by one space; commas, full stops,
+        question
         and exclamation marks, `<tags>` and phonemes already in braces stay; other characters are dropped."""
         pieces = []
         for token in _TOKEN.findall(spell_out_numbers(text).lower().replace("’", "'").replace("-", " ")):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection
+from functools import lru_cache
 
 
 _TAG = re.compile(r"<[A-Za-z][\w -]*>")
@@ -23,10 +24,15 @@ def neutralize_tokens(text: str, tokens: Collection[str]) -> str:
         tokens: The tokens' strings, such as `<|eot_id|>`; a set makes thousands of them cheap.
     """
     text = _BRACKETED.sub(lambda match: _broken(match[0]) if match[0] in tokens else match[0], text)
-    for token in tokens:
-        if not _BRACKETED.fullmatch(token) and token in text:
-            text = text.replace(token, _broken(token))
+    for token in _unbracketed(frozenset(tokens)):
+        text = text.replace(token, _broken(token))
     return text
+
+
+@lru_cache(maxsize=16)
+def _unbracketed(tokens: frozenset[str]) -> tuple[str, ...]:
+    """The tokens that are not a single `<…>`; found once, as a vocabulary holds tens of thousands of the others."""
+    return tuple(sorted(token for token in tokens if not _BRACKETED.fullmatch(token)))
 
 
 def _broken(token: str) -> str:

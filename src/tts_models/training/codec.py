@@ -80,8 +80,8 @@ class CodebookRefresher:
 
 class SpectrogramPretraining(nn.Module):
     r"""
-    Encoder and quantizers of a codec with a head that predicts two spectrograms of the input: 80 log-mel bands (timbre)
-    and the lowest linear STFT bins (pitch).
+    Encoder and quantizers of a codec with a head that predicts two spectrograms of the input: 80 log-mel bands
+    (timbre) and the lowest linear STFT bins (pitch).
 
     Args:
         model ([`SnacModel`]): The codec; its decoder is left alone.

@@ -10,8 +10,8 @@ from torch import nn
 def orthogonalize(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """Approximately the nearest (semi-)orthogonal matrix, by a quintic Newton-Schulz iteration in the input's dtype.
 
-    The coefficients are those of Jordan et al. (2024): fastest growth of small singular values, which end between about
-    0.7 and 1.2.
+    The coefficients are those of Jordan et al. (2024): fastest growth of small singular values, which end between
+    about 0.7 and 1.2.
     """
     transposed = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if transposed else matrix
@@ -26,8 +26,8 @@ class MuonAdamW(torch.optim.Optimizer):
     r"""
     Momentum orthogonalised by Newton-Schulz (Muon) for hidden matrices; AdamW for embeddings, heads, norms and biases.
 
-    `torch.optim.Muon` iterates in bfloat16 and takes matrices only; on a CPU without bfloat16 arithmetic that costs more
-    than the training step itself.
+    `torch.optim.Muon` iterates in bfloat16 and takes matrices only; on a CPU without bfloat16 arithmetic that costs
+    more than the training step itself.
 
     Args:
         model (`nn.Module`): Its trainable parameters are optimized. Two-dimensional ones outside embeddings and

@@ -29,8 +29,8 @@ def encode_recordings(
     Args:
         codec ([`PreTrainedModel`]): A codec whose `encode` returns `audio_codes` and `code_lengths`.
         recordings: What to encode; each is resampled to the codec's rate.
-        cache (`str` or `Path`, *optional*): Safetensors file that keeps the codes between runs. Recordings that are not
-            in it are encoded and added.
+        cache (`str` or `Path`, *optional*): Safetensors file that keeps the codes between runs. Recordings that are
+            not in it are encoded and added.
         progress: Called with the number of recordings done.
     """
     cache = None if cache is None else Path(cache)

@@ -1,6 +1,5 @@
 """Speaking with Maya1: the slot constraint, limits, long texts, chunk schedules, other frame layouts."""
 
-import json
 import warnings
 from pathlib import Path
 
@@ -58,10 +57,10 @@ def test_every_token_lies_in_its_slot(model: Maya1ForConditionalGeneration) -> N
     inputs = prompts()
     output = model.generate(**inputs, seed=1, max_new_tokens=70, temperature=3.0, top_p=1.0)
     layout = model.config.audio_token_layout
-    for row in new_ids(output, inputs).tolist():
+    for row, samples in zip(new_ids(output, inputs).tolist(), output.audio_lengths.tolist(), strict=True):
         levels, info = layout.unpack(row, policy="strict")
-        assert info.dropped_tokens == 0 and info.ignored_tokens == (0 if not info.ended else info.ignored_tokens)
-        assert len(levels[0]) * 96 == output.audio_lengths[new_ids(output, inputs).tolist().index(row)]
+        assert info.frames == len(levels[0]) > 0 and info.dropped_tokens == 0
+        assert samples == 96 * info.frames
 
 
 @pytest.mark.parametrize(
@@ -125,9 +124,9 @@ def test_unconstrained_codes_follow_the_policy(model: Maya1ForConditionalGenerat
 
 
 def test_speech_is_not_cut_at_a_fixed_number_of_tokens(model: Maya1ForConditionalGeneration) -> None:
-    inputs = prompts(TEXTS[:1]) | {"duration_budget": torch.tensor([1680])}
+    inputs = prompts(TEXTS[:1]) | {"duration_budget": torch.tensor([1200])}
     output = model.generate(**inputs, do_sample=False, seed=0, min_new_tokens=10_000)
-    assert output.audio_lengths.item() == 140 * 96 and output.finish_reason == ["length"]
+    assert output.audio_lengths.item() == 100 * 96 and output.finish_reason == ["length"]
     # Without an expectation, the context is the limit.
     inputs["duration_budget"] = torch.tensor([10**9])
     output = model.generate(**inputs, do_sample=False, seed=0, min_new_tokens=10_000)
@@ -265,10 +264,6 @@ def test_unconverted_folder_is_refused(tmp_path: Path) -> None:
     LlamaForCausalLM(Tester().config().text_config).save_pretrained(tmp_path)
     load_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="convert_maya1_to_hf.py"):
-        Maya1ForConditionalGeneration.from_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "maya1"}))
-    with pytest.raises(ValueError, match="convert_maya1_to_hf.py|audio_token_offset"):
         Maya1ForConditionalGeneration.from_pretrained(tmp_path)
 
 

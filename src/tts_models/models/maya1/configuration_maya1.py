@@ -116,6 +116,7 @@ class Maya1Config(PreTrainedConfig):
         self.tie_word_embeddings = self.text_config.tie_word_embeddings
         kwargs.pop("tie_word_embeddings", None)
         super().__post_init__(**kwargs)
+        self._check_audio_token_range()
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "Maya1Config":
@@ -129,8 +130,8 @@ class Maya1Config(PreTrainedConfig):
             raise ValueError(f"This is the configuration of a {found!r} model, not of Maya1. {_CONVERT_HINT}")
         return super().from_dict(config_dict, **kwargs)
 
-    def validate_audio_token_range(self) -> None:
-        """Part of the strict validation: the audio ids must lie inside the vocabulary and hold no control id."""
+    def _check_audio_token_range(self) -> None:
+        """The audio ids must lie inside the vocabulary and hold no control id."""
         layout, vocab_size = self.audio_token_layout, self.text_config.vocab_size
         last = layout.offset + layout.num_ids - 1
         if layout.offset < 0 or last >= vocab_size:

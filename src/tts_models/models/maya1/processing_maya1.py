@@ -53,6 +53,7 @@ CONTROL_TOKENS = {
     "audio_token": "<custom_token_10>",
 }
 _TAG_TOKEN = re.compile(r"<[a-z][a-z_]*>")
+_BRACKETED = re.compile(r"<.*>")
 # Sounds that take several seconds; the other tags colour the speech and take little time of their own.
 _LONG_TAGS = frozenset({"<laugh>", "<laugh_harder>", "<giggle>", "<cry>", "<scream>", "<sing>"})
 
@@ -153,10 +154,8 @@ class Maya1Processor(SpeechProcessorMixin, ProcessorMixin):
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = self.control_tokens["pad_token"]
-        self._added_tokens = tokenizer.get_added_vocab()
         self.emotion_tags = list(emotion_tags) if emotion_tags is not None else self._find_emotion_tags()
-        self._forbidden_tokens = set(self._added_tokens) - set(self.emotion_tags) - self._phoneme_tokens()
-        self._forbidden_ids = {self._added_tokens[token] for token in self._forbidden_tokens}
+        self._forbidden_tokens = self._find_control_tokens()
 
     def _read_token_ids(self) -> dict[str, int]:
         unknown = sorted(set(self.control_tokens) - set(CONTROL_TOKENS))
@@ -168,18 +167,18 @@ class Maya1Processor(SpeechProcessorMixin, ProcessorMixin):
             raise ValueError(f"`tokenizer` lacks the control tokens {missing}.")
         return {role: vocabulary[token] for role, token in self.control_tokens.items()}
 
-    def _phoneme_tokens(self) -> set[str]:
-        if self.text_frontend is None:
-            return set()
-        from ...text.pronunciation import PHONEMES
-
-        return {f"{{{phoneme}}}" for phoneme in PHONEMES}
-
     def _find_emotion_tags(self) -> list[str]:
         tokenizer = self.tokenizer
         named = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token)
         taken = {*self.control_tokens.values(), *(str(token) for token in named if token)}
-        return sorted(token for token in self._added_tokens if _TAG_TOKEN.fullmatch(token) and token not in taken)
+        added = tokenizer.get_added_vocab()
+        return sorted(token for token in added if _TAG_TOKEN.fullmatch(token) and token not in taken)
+
+    def _find_control_tokens(self) -> frozenset[str]:
+        """Tokens that text must not turn into: special ones and those in angle brackets, but for the tags."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        control = {token.content for token in added if token.special or _BRACKETED.fullmatch(token.content)}
+        return frozenset((control | set(self.control_tokens.values())) - set(self.emotion_tags))
 
     @property
     def model_input_names(self) -> list[str]:
@@ -299,7 +298,8 @@ class Maya1Processor(SpeechProcessorMixin, ProcessorMixin):
         body = self.prompt_template.format(voice=clean_text(voice), text=self._frontend(text))
         body = neutralize_tokens(body, self._forbidden_tokens)
         token_ids = self.tokenizer(body, add_special_tokens=False)["input_ids"]
-        found = self._forbidden_ids.intersection(token_ids)
+        layout, control_ids = self.audio_token_layout, set(self._token_ids.values())
+        found = {each for each in token_ids if each in control_ids or layout.slot_of(each) is not None}
         if found:
             tokens = self.tokenizer.convert_ids_to_tokens(sorted(found))
             raise ValueError(f"`text` and `voice` must not contain control tokens; found {tokens}.")
@@ -308,7 +308,10 @@ class Maya1Processor(SpeechProcessorMixin, ProcessorMixin):
     def _frontend(self, text: str) -> str:
         if self.text_frontend is None:
             return text
-        return map_outside_tags(text, self.emotion_tags, self.lexicon.phonemize)
+        phonemes = map_outside_tags(text, self.emotion_tags, self.lexicon.phonemize)
+        if not any(character.isalnum() for character in phonemes):
+            raise ValueError(f"`text` holds nothing that the lexicon can pronounce; got {text!r:.40}.")
+        return phonemes
 
     @property
     def lexicon(self) -> Any:
@@ -355,15 +358,13 @@ class Maya1Processor(SpeechProcessorMixin, ProcessorMixin):
                 f"{self._known_voices()}; got {voice!r:.80}."
             )
         if len(voice) > MAX_VOICE_CHARACTERS:
-            raise ValueError(
-                f"`voice` has {len(voice)} characters; a description has at most {MAX_VOICE_CHARACTERS}."
-            )
+            raise ValueError(f"`voice` has {len(voice)} characters; a description has at most {MAX_VOICE_CHARACTERS}.")
         name = voice.strip()
         if self.voices and name in self.voices:
             return self.voices[name]
         if self.voices and not any(character.isspace() for character in name):
             raise ValueError(
-                f"`voice` {voice!r} is not known; known are {sorted(self.voices)}, and any description in several words."
+                f"`voice` {voice!r} is not known; known are {sorted(self.voices)}, and descriptions in several words."
             )
         if not name.endswith((".", "!", "?")) and '{voice}"' in self.prompt_template and name != self.default_voice:
             logger.warning_once(
@@ -375,8 +376,8 @@ class Maya1Processor(SpeechProcessorMixin, ProcessorMixin):
         return f" or one of {sorted(self.voices)}" if self.voices else ""
 
     def _check_tags(self, text: str, strict: bool) -> None:
-        known = {*self.emotion_tags, *self._forbidden_tokens}
-        unknown = sorted({tag for tag in find_tags(text) if tag not in known})
+        known = set(self.emotion_tags)
+        unknown = sorted({tag for tag in find_tags(text) if tag not in known and tag not in self._forbidden_tokens})
         if not unknown:
             return
         message = f"Unknown tags {unknown} are read as plain text; known are {self.emotion_tags}."

@@ -1,3 +1,16 @@
+# Copyright 2026 The tts_models authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """SNAC model configuration."""
 
 import math
@@ -6,15 +19,17 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
 
+# trf-ignore: TRF057
 @strict
 class SnacConfig(PreTrainedConfig):
     r"""
-    Configuration of a [`SnacModel`], the multi-scale neural audio codec of the `snac` package. The defaults are those of
-    the released 24 kHz speech codec.
+    Configuration of a [`SnacModel`], the multi-scale neural audio codec of the `snac` package. The defaults are those
+    of the released 24 kHz speech codec.
 
     Args:
         sampling_rate (`int`, defaults to 24000): Sampling rate of the audio, in Hz.
-        encoder_hidden_size (`int`, defaults to 48): Channels after the first encoder convolution; doubled by each block.
+        encoder_hidden_size (`int`, defaults to 48): Channels after the first encoder convolution; doubled by each
+            block.
         downsampling_ratios (`list[int]`, defaults to `[2, 4, 8, 8]`): Stride of each encoder block.
         decoder_hidden_size (`int`, defaults to 1024): Channels entering the decoder blocks; halved by each block.
         upsampling_ratios (`list[int]`, *optional*): Stride of each decoder block. Defaults to `downsampling_ratios`
@@ -25,8 +40,8 @@ class SnacConfig(PreTrainedConfig):
             quantizer (32 in the released 32 and 44.1 kHz codecs). `None` leaves the attention out.
         codebook_size (`int`, defaults to 4096): Entries per codebook.
         codebook_dim (`int`, defaults to 8): Dimension of a codebook entry.
-        vq_strides (`list[int]`, defaults to `[4, 2, 1]`): Latent steps per code of each quantizer, coarsest first. Each
-            is a multiple of the next, and the last is 1 in every released codec.
+        vq_strides (`list[int]`, defaults to `[4, 2, 1]`): Latent steps per code of each quantizer, coarsest first.
+            Each is a multiple of the next, and the last is 1 in every released codec.
         use_noise (`bool`, defaults to `True`): Whether every decoder block adds noise scaled by its own activations.
         depthwise (`bool`, defaults to `True`): Whether the residual units use depthwise convolutions.
         initializer_range (`float`, defaults to 0.02): Standard deviation of freshly initialised convolutions.
@@ -84,7 +99,8 @@ class SnacConfig(PreTrainedConfig):
             raise ValueError(f"`vq_strides` must list strides that each divide the one before, got {strides}.")
         if self.decoder_hidden_size % 2 ** len(self.upsampling_ratios):
             raise ValueError(
-                f"`decoder_hidden_size` must be divisible by {2 ** len(self.upsampling_ratios)} (halved by each decoder "
+                f"`decoder_hidden_size` must be divisible by {2 ** len(self.upsampling_ratios)} (halved by each "
+                f"decoder "
                 f"block), got {self.decoder_hidden_size}."
             )
 

@@ -1,3 +1,16 @@
+# Copyright 2026 The tts_models authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Feature extractor of SNAC: raw audio to padded batches."""
 
 from collections.abc import Sequence
@@ -57,8 +70,8 @@ class SnacFeatureExtractor(SequenceFeatureExtractor):
             sampling_rate (`int`, *optional*): Rate of `raw_audio`, checked against the codec's.
 
         Returns:
-            `BatchFeature` with `input_values` float32 `(batch, 1, samples)` and `padding_mask` `(batch, samples)`, 1 for
-            audio.
+            `BatchFeature` with `input_values` float32 `(batch, 1, samples)` and `padding_mask` `(batch, samples)`, 1
+            for audio.
 
         Raises:
             ValueError: if the sampling rate differs, or a recording is empty, not mono, or holds NaN or infinity.
@@ -92,7 +105,8 @@ class SnacFeatureExtractor(SequenceFeatureExtractor):
             logger.warning_once(f"Pass `sampling_rate` to {type(self).__name__} to make sure that it is right.")
         elif sampling_rate != self.sampling_rate:
             raise ValueError(
-                f"`sampling_rate` must be {self.sampling_rate} Hz, the codec's, got {sampling_rate}: resample the audio "
+                f"`sampling_rate` must be {self.sampling_rate} Hz, the codec's, got {sampling_rate}: resample "
+                f"the audio "
                 "with `tts_models.audio.resample`."
             )
 

@@ -1,3 +1,16 @@
+# Copyright 2026 The tts_models authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """SNAC: a multi-scale neural audio codec (Siuzdak et al., 2024; upstream package `snac`)."""
 
 import math
@@ -11,20 +24,21 @@ from torch.nn.utils import parametrizations, parametrize
 from transformers import initialization as init
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedAudioTokenizerBase
 from transformers.models.dac.modeling_dac import Snake1d
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from ...loading import CompleteCheckpointMixin
 from .configuration_snac import SnacConfig
 from .streaming_snac import RowGenerators, SnacDecoderStream, draw_decoder_noise, resolve_row_generators
 
 
+# trf-ignore: TRF057
 @dataclass
 class SnacEncoderOutput(ModelOutput):
     r"""
     Output of [`SnacModel.encode`].
 
-    audio_codes (`tuple(torch.LongTensor)`, one per quantizer, coarsest first, of shape `(batch, frames * codes_per_frame)`):
-        Codebook indices.
+    audio_codes (`tuple(torch.LongTensor)`, one per quantizer, coarsest first, of shape `(batch, frames *
+        codes_per_frame)`): Codebook indices.
     quantized_representation (`torch.FloatTensor` of shape `(batch, hidden_size, latent_steps)`):
         Sum of the quantizers' outputs, what the decoder takes.
     code_lengths (`tuple(torch.LongTensor)` of shape `(batch,)` each):
@@ -43,6 +57,7 @@ class SnacEncoderOutput(ModelOutput):
     codebook_loss: torch.FloatTensor | None = None
 
 
+# trf-ignore: TRF057
 @dataclass
 class SnacDecoderOutput(ModelOutput):
     r"""
@@ -56,6 +71,7 @@ class SnacDecoderOutput(ModelOutput):
     audio_lengths: torch.LongTensor | None = None
 
 
+# trf-ignore: TRF057
 @dataclass
 class SnacOutput(ModelOutput):
     r"""
@@ -93,6 +109,7 @@ class SnacEncoderBlock(nn.Module):
 
     def __init__(self, config: SnacConfig, channels: int, stride: int):
         super().__init__()
+        # CODEPATH: depthwise in the released 24, 32 and 44.1 kHz codecs, dense in codecs trained without.
         groups = channels if config.depthwise else 1
         self.res_unit1 = SnacResidualUnit(channels, dilation=1, groups=groups)
         self.res_unit2 = SnacResidualUnit(channels, dilation=3, groups=groups)
@@ -122,6 +139,7 @@ class SnacDecoderBlock(nn.Module):
     def __init__(self, config: SnacConfig, channels: int, stride: int):
         super().__init__()
         out_channels = channels // 2
+        # CODEPATH: depthwise in the released 24, 32 and 44.1 kHz codecs, dense in codecs trained without.
         groups = out_channels if config.depthwise else 1
         self.snake1 = Snake1d(channels)
         self.conv_t1 = nn.ConvTranspose1d(
@@ -132,6 +150,7 @@ class SnacDecoderBlock(nn.Module):
             padding=math.ceil(stride / 2),
             output_padding=stride % 2,
         )
+        # CODEPATH: noise in the released 24, 32 and 44.1 kHz codecs, none in codecs trained without.
         self.noise = SnacNoiseBlock(out_channels) if config.use_noise else None
         self.res_unit1 = SnacResidualUnit(out_channels, dilation=1, groups=groups)
         self.res_unit2 = SnacResidualUnit(out_channels, dilation=3, groups=groups)
@@ -220,7 +239,9 @@ class SnacEncoder(nn.Module):
             SnacEncoderBlock(config, width, stride)
             for width, stride in zip(channels, config.downsampling_ratios, strict=False)
         )
+        # CODEPATH: attention in the released 32 and 44.1 kHz codecs, none in the 24 kHz codec.
         self.attention = SnacLocalAttention(config, channels[-1]) if config.attention_window_size else None
+        # CODEPATH: depthwise in the released 24, 32 and 44.1 kHz codecs, dense in codecs trained without.
         groups = math.gcd(channels[-1], config.hidden_size) if config.depthwise else 1
         self.conv2 = nn.Conv1d(channels[-1], config.hidden_size, 7, padding=3, groups=groups)
 
@@ -239,12 +260,14 @@ class SnacDecoder(nn.Module):
     def __init__(self, config: SnacConfig):
         super().__init__()
         width = config.decoder_hidden_size
+        # CODEPATH: depthwise in the released 24, 32 and 44.1 kHz codecs, dense in codecs trained without.
         if config.depthwise:
             self.conv1 = nn.Conv1d(config.hidden_size, config.hidden_size, 7, padding=3, groups=config.hidden_size)
             self.conv_pointwise = nn.Conv1d(config.hidden_size, width, 1)
         else:
             self.conv1 = nn.Conv1d(config.hidden_size, width, 7, padding=3)
             self.conv_pointwise = None
+        # CODEPATH: attention in the released 32 and 44.1 kHz codecs, none in the 24 kHz codec.
         self.attention = SnacLocalAttention(config, width) if config.attention_window_size else None
         self.block = nn.ModuleList(
             SnacDecoderBlock(config, width // 2**i, stride) for i, stride in enumerate(config.upsampling_ratios)
@@ -369,6 +392,7 @@ class SnacPreTrainedModel(CompleteCheckpointMixin, PreTrainedAudioTokenizerBase)
                 parametrize.remove_parametrizations(module, "weight")
 
 
+# trf-ignore: TRF057
 class SnacModel(SnacPreTrainedModel):
     r"""
     The SNAC codec: waveform → latents → codes at several rates → latents → waveform.
@@ -399,12 +423,12 @@ class SnacModel(SnacPreTrainedModel):
         self.decoder = SnacDecoder(config)
         self.post_init()
 
+    @can_return_tuple
     def encode(
         self,
         input_values: torch.Tensor,
         padding_mask: torch.Tensor | None = None,
-        return_dict: bool | None = None,
-    ) -> SnacEncoderOutput | tuple:
+    ) -> SnacEncoderOutput:
         r"""
         Encode waveforms. Each row is padded with zeros to the multiple of `config.pad_to_multiple_of` samples that its
         own length asks for and encoded as if alone, so its codes do not depend on the batch.
@@ -432,8 +456,9 @@ class SnacModel(SnacPreTrainedModel):
             output = self._encode_ragged(input_values, lengths, padded_lengths)
         steps = torch.tensor(padded_lengths, device=input_values.device) // self.config.hop_length
         output.code_lengths = tuple(steps // stride for stride in self.config.vq_strides)
-        return output if self._wants_dict(return_dict) else output.to_tuple()
+        return output
 
+    @can_return_tuple
     def decode(
         self,
         audio_codes: Sequence[torch.LongTensor] | None = None,
@@ -442,14 +467,14 @@ class SnacModel(SnacPreTrainedModel):
         noise: Sequence[torch.Tensor] | None = None,
         generator: RowGenerators = None,
         noise_scale: float = 1.0,
-        return_dict: bool | None = None,
-    ) -> SnacDecoderOutput | tuple:
+    ) -> SnacDecoderOutput:
         r"""
         Decode codes, or the quantized latents, into a waveform.
 
         Args:
             audio_codes (`tuple(torch.LongTensor)`): One `(batch, codes)` tensor per quantizer, coarsest first.
-            quantized_representation (`torch.FloatTensor` of shape `(batch, hidden_size, steps)`): Instead of the codes.
+            quantized_representation (`torch.FloatTensor` of shape `(batch, hidden_size, steps)`): Instead of the
+                codes.
             frame_lengths (`torch.LongTensor` of shape `(batch,)`, *optional*): Valid frames (codes of the coarsest
                 quantizer) per row. Each row is then decoded as if alone; the audio after its end is zero.
             noise (`tuple(torch.FloatTensor)`, *optional*): Standard normal values of every decoder block,
@@ -458,8 +483,8 @@ class SnacModel(SnacPreTrainedModel):
             noise_scale (`float`): Factor of the noise.
 
         Raises:
-            ValueError: if neither or both inputs are given, a level is missing, its length does not fit the others, or a
-                code lies outside the codebook.
+            ValueError: if neither or both inputs are given, a level is missing, its length does not fit the others,
+                or a code lies outside the codebook.
         """
         if (audio_codes is None) == (quantized_representation is None):
             raise ValueError("Give exactly one of `audio_codes` and `quantized_representation`.")
@@ -481,8 +506,10 @@ class SnacModel(SnacPreTrainedModel):
                     audio_values[rows, : decoded.shape[-1]] = decoded
         audio_lengths = torch.tensor(row_steps, device=audio_values.device) * self.config.hop_length
         output = SnacDecoderOutput(audio_values=audio_values, audio_lengths=audio_lengths)
-        return output if self._wants_dict(return_dict) else output.to_tuple()
+        return output
 
+    # trf-ignore: TRF057
+    @can_return_tuple
     def forward(
         self,
         input_values: torch.Tensor,
@@ -490,8 +517,7 @@ class SnacModel(SnacPreTrainedModel):
         noise: Sequence[torch.Tensor] | None = None,
         generator: RowGenerators = None,
         noise_scale: float = 1.0,
-        return_dict: bool | None = None,
-    ) -> SnacOutput | tuple:
+    ) -> SnacOutput:
         r"""
         Encode, quantize and decode; the reconstruction is cut to the length of the input.
 
@@ -519,7 +545,7 @@ class SnacModel(SnacPreTrainedModel):
             commitment_loss=encoded.commitment_loss,
             codebook_loss=encoded.codebook_loss,
         )
-        return output if self._wants_dict(return_dict) else output.to_tuple()
+        return output
 
     def decoder_stream(
         self, batch_size: int = 1, generator: RowGenerators = None, noise_scale: float = 1.0
@@ -544,7 +570,8 @@ class SnacModel(SnacPreTrainedModel):
             expected = (audio_codes[0].shape[0], frames * strides[0] // stride)
             if codes.is_floating_point() or tuple(codes.shape) != expected:
                 raise ValueError(
-                    f"`audio_codes[{level}]` must be an integer tensor of shape {expected} (vq stride {stride}, {frames} "
+                    f"`audio_codes[{level}]` must be an integer tensor of shape {expected} (vq stride {stride}, "
+                    f"{frames} "
                     f"frames), got {codes.dtype} of shape {tuple(codes.shape)}."
                 )
             if codes.numel() and not 0 <= codes.min() <= codes.max() < self.config.codebook_size:
@@ -552,9 +579,6 @@ class SnacModel(SnacPreTrainedModel):
                     f"`audio_codes[{level}]` must lie in 0 … {self.config.codebook_size - 1}, "
                     f"got {codes.min().item()} … {codes.max().item()}."
                 )
-
-    def _wants_dict(self, return_dict: bool | None) -> bool:
-        return self.config.return_dict if return_dict is None else return_dict
 
     def _check_input_values(self, input_values: torch.Tensor, padding_mask: torch.Tensor | None) -> torch.Tensor:
         if input_values.ndim == 2:
@@ -624,6 +648,7 @@ class SnacModel(SnacPreTrainedModel):
     ) -> torch.Tensor:
         latents = quantized_representation[rows, :, :steps]
         ratios = self.config.upsampling_ratios
+        # CODEPATH: noise in the released 24, 32 and 44.1 kHz codecs, none in codecs trained without.
         if not self.config.use_noise or noise_scale == 0:
             noise = None
         elif noise is None:

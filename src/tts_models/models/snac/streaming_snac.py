@@ -1,3 +1,16 @@
+# Copyright 2026 The tts_models authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Exact streaming decoder of SNAC, and the noise rule that makes it independent of how an utterance is split."""
 
 import copy
@@ -125,8 +138,8 @@ class SnacDecoderStream:
     codes and the same generators.
 
     Every convolution keeps the inputs it still needs, so nothing is decoded twice and no cross-fade is needed. The
-    convolutions look ahead: after `n` frames `n * samples_per_frame - look_ahead` samples have come out (none while that
-    is negative), and `flush` returns the rest. With local attention the latents also wait for a whole window.
+    convolutions look ahead: after `n` frames `n * samples_per_frame - look_ahead` samples have come out (none while
+    that is negative), and `flush` returns the rest. With local attention the latents also wait for a whole window.
 
     Args:
         model ([`SnacModel`]): The codec.
