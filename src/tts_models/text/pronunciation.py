@@ -7,6 +7,7 @@ they cannot be confused with letters, a tokenizer holds each as one token, and a
 
 import gzip
 import re
+import unicodedata
 from pathlib import Path
 
 from .numbers import spell_out_numbers
@@ -16,7 +17,7 @@ PHONEMES = (
     "aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z zh".split()
 )
 _PHONEME = re.compile(rf"\{{(?:{'|'.join(PHONEMES)})\}}")
-_TOKEN = re.compile(rf"(?:{_PHONEME.pattern})+|<[a-z_]+>|[a-zà-öø-ÿ']+|[^a-zà-öø-ÿ']")
+_TOKEN = re.compile(rf"(?:{_PHONEME.pattern})+|<[a-z_]+>|[a-z']+|[^a-z']")
 _PUNCTUATION = {";": ",", ":": ",", "–": ",", "—": ",", "…": ".", "(": ",", ")": ","}
 _LETTERS = {
     "a": "ey", "b": "b iy", "c": "s iy", "d": "d iy", "e": "iy", "f": "eh f", "g": "jh iy", "h": "ey ch", "i": "ay",
@@ -78,7 +79,9 @@ class PronunciationLexicon:
         question
         and exclamation marks, `<tags>` and phonemes already in braces stay; other characters are dropped."""
         pieces = []
-        for token in _TOKEN.findall(spell_out_numbers(text).lower().replace("’", "'").replace("-", " ")):
+        letters = unicodedata.normalize("NFKD", spell_out_numbers(text).replace("’", "'").replace("-", " "))
+        letters = "".join(letter for letter in letters if not unicodedata.combining(letter))
+        for token in _TOKEN.findall(letters.lower()):
             if _PHONEME.match(token) or token[0] == "<":
                 pieces.append(token)
             elif token[0] == "'" or token[0].isalpha():
@@ -97,7 +100,7 @@ class PronunciationLexicon:
         if ending == "s" and stem:
             return self.pronounce(stem) + self._plural(self.pronounce(stem)[-1:])
         word = word.replace("'", "")
-        if not re.search("[aeiouyà-öø-ÿ]", word):
+        if not re.search("[aeiouy]", word):
             return " ".join(_LETTERS.get(letter, "") for letter in word).split()
         return " ".join(self._letter_to_sound(word, i) for i in range(len(word))).split()
 

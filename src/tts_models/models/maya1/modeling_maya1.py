@@ -21,17 +21,19 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 
+from ...loading import CompleteCheckpointMixin
 from ..snac import SnacModel
-from .configuration_maya1 import _CONVERT_HINT, Maya1Config
+from .configuration_maya1 import Maya1Config
 from .generation_maya1 import Maya1GenerationMixin
 
 
 # trf-ignore: TRF057
-class Maya1PreTrainedModel(PreTrainedModel):
+class Maya1PreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
     """What every Maya1 network shares: configuration class, attention kinds, what stays in float32."""
 
     config_class = Maya1Config
     config: Maya1Config
+    conversion_script = "convert_maya1_to_hf.py"
     base_model_prefix = "model"
     main_input_name = "input_ids"
     input_modalities = ("text",)
@@ -66,22 +68,16 @@ class Maya1ForConditionalGeneration(Maya1PreTrainedModel, Maya1GenerationMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.from_pretrained`, but a folder that lacks weights is refused.
+        """As `PreTrainedModel.from_pretrained`, with the codec frozen; a folder that lacks weights is refused.
 
         Raises:
             ValueError: the folder is another model's (upstream's is a plain Llama), or misses weights of the language
                 model or of the codec, which would otherwise be silently random.
         """
-        wants_info = kwargs.pop("output_loading_info", False)
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        missing = sorted(info["missing_keys"])
-        if missing:
-            raise ValueError(
-                f"{pretrained_model_name_or_path} lacks {len(missing)} weights of Maya1 "
-                f"({', '.join(missing[:3])}, …). {_CONVERT_HINT}"
-            )
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.codec_model.requires_grad_(False)
-        return (model, info) if wants_info else model
+        return loaded
 
     def get_input_embeddings(self) -> torch.nn.Module:
         return self.language_model.get_input_embeddings()
