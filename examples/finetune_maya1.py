@@ -17,6 +17,7 @@ from transformers import Trainer, TrainingArguments
 from tts_models import DEFAULT_VOICE
 from tts_models.models.maya1 import Maya1ForConditionalGeneration, Maya1Processor
 from tts_models.training.audio_dataset import read_metadata
+from tts_models.training.guided_attention import GuidedAttentionTrainer
 from tts_models.training.muon import MuonAdamW
 from tts_models.training.speech_dataset import SpeechTokenCollator, SpeechTokenDataset, encode_recordings
 
@@ -36,6 +37,11 @@ def parse_args() -> argparse.Namespace:
         "--muon_learning_rate",
         type=float,
         help="train the matrices with Muon at this rate (for training from scratch)",
+    )
+    parser.add_argument(
+        "--guide_weight",
+        type=float,
+        help="show one attention head where in the text it is (for training from scratch)",
     )
     parser.add_argument("--warmup_steps", type=int, default=20)
     parser.add_argument("--max_length", type=int, default=2048, help="examples of more tokens are left out")
@@ -59,6 +65,20 @@ def make_muon(model: Maya1ForConditionalGeneration, args: argparse.Namespace) ->
     return MuonAdamW(model, args.muon_learning_rate, adam_learning_rate=args.learning_rate)
 
 
+def make_trainer(
+    model: Maya1ForConditionalGeneration, processor: Maya1Processor, guide_weight: float | None, **kwargs
+) -> Trainer:
+    if guide_weight is None:
+        return Trainer(model=model, **kwargs)
+    model.language_model.set_attn_implementation("eager")
+    tokenizer = processor.tokenizer
+    phonemes = [token_id for token, token_id in tokenizer.get_added_vocab().items() if token.startswith("{")]
+    silence = 0.2 * model.config.tokens_per_second
+    return GuidedAttentionTrainer(
+        model=model, text_token_ids=phonemes, guide_weight=guide_weight, guide_margin=silence, **kwargs
+    )
+
+
 def main() -> None:
     args = parse_args()
     processor = Maya1Processor.from_pretrained(args.model)
@@ -74,8 +94,10 @@ def main() -> None:
     )
     if args.lora:
         model = add_adapters(model, args.lora_rank)
-    trainer = Trainer(
-        model=model,
+    trainer = make_trainer(
+        model,
+        processor,
+        args.guide_weight,
         args=TrainingArguments(
             output_dir=str(args.output / "checkpoints"),
             num_train_epochs=args.epochs,

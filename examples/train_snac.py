@@ -26,6 +26,7 @@ from tts_models.models.snac.modeling_snac import SnacModel
 from tts_models.training.audio_dataset import AudioCropDataset, find_audio_files
 from tts_models.training.codec import CodebookRefresher, SpectrogramPretraining, WaveformTraining
 from tts_models.training.discriminators import WaveformDiscriminator
+from tts_models.training.muon import MuonAdamW
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,6 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=12)
     parser.add_argument("--crop_seconds", type=float, default=0.5)
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
+    parser.add_argument("--muon_learning_rate", type=float, help="train dense weights with Muon at this rate")
     parser.add_argument("--adversarial", action="store_true", help="add multi-period and multi-scale discriminators")
     parser.add_argument("--max_files", type=int, help="use only the first files of the folder")
     parser.add_argument("--save_every", type=int, default=1000)
@@ -68,10 +70,16 @@ def make_network(args: argparse.Namespace, model: SnacModel) -> SpectrogramPretr
     return WaveformTraining(model, train_encoder=args.phase == "joint")
 
 
-def make_optimizer(parameters: list[torch.nn.Parameter], args: argparse.Namespace):
-    optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, betas=(0.8, 0.99), weight_decay=0.0)
+def make_optimizer(module: torch.nn.Module, args: argparse.Namespace):
+    """AdamW, or Muon for the dense weights and AdamW for the rest, with a one-cycle schedule for both rates."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if args.muon_learning_rate is None:
+        optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, betas=(0.8, 0.99), weight_decay=0.0)
+    else:
+        optimizer = MuonAdamW(module, args.muon_learning_rate, args.learning_rate, weight_decay=0.0, betas=(0.8, 0.99))
+    rates = [group["lr"] for group in optimizer.param_groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, args.learning_rate, total_steps=args.steps, pct_start=0.05
+        optimizer, rates, total_steps=args.steps, pct_start=0.05, cycle_momentum=False
     )
     return optimizer, schedule
 
@@ -83,16 +91,17 @@ class Training:
         self.args, self.model = args, model
         self.accelerator = Accelerator()
         network = make_network(args, model)
-        skipped = {id(p) for p in model.decoder.parameters()} if args.phase == "spectrogram" else set()
-        self.parameters = [p for p in network.parameters() if p.requires_grad and id(p) not in skipped]
-        optimizer, self.schedule = make_optimizer(self.parameters, args)
+        if args.phase == "spectrogram":
+            model.decoder.requires_grad_(False)
+        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        optimizer, self.schedule = make_optimizer(network, args)
         loader = DataLoader(make_dataset(args, model.config), args.batch_size)
         self.network, self.optimizer, self.loader = self.accelerator.prepare(network, optimizer, loader)
         self.refresher = None if args.phase == "waveform" else CodebookRefresher(model)
         self.discriminator = None
         if args.adversarial and args.phase != "spectrogram":
             discriminator = WaveformDiscriminator()
-            optimizer, self.discriminator_schedule = make_optimizer(list(discriminator.parameters()), args)
+            optimizer, self.discriminator_schedule = make_optimizer(discriminator, args)
             self.discriminator, self.discriminator_optimizer = self.accelerator.prepare(discriminator, optimizer)
 
     def step(self, number: int, input_values: torch.Tensor) -> float:

@@ -80,7 +80,7 @@ def main() -> None:
         prepend_bos=False,
         default_voice=FEMALE,
         voices={"female": FEMALE, "male": MALE},
-        max_part_characters=120,
+        max_part_characters=70,
     )
     text_config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -2,7 +2,8 @@
 
 The sentences are the usage examples of WordNet 3.0 (Debian package `wordnet-base`), the speech is made by `flite`
 (Debian package `flite`, voices slt and rms), mono, 16 kHz. Each sentence is spoken by one voice. Sentences of the
-intelligibility benchmark are left out. The same seed gives the same files.
+intelligibility benchmark are left out. `--words` adds short utterances of random words (Debian package `scowl`), from
+which a model learns soonest which sound belongs to which symbol. The same seed gives the same files.
 
     apt-get install flite wordnet-base
     python examples/default_voice/make_speech_data.py --output data/default_voice --sentences 20000
@@ -56,6 +57,14 @@ def select_sentences(folder: Path, count: int, shortest: int, longest: int, seed
     return sentences[:count]
 
 
+def select_words(folder: Path, count: int, seed: int) -> list[str]:
+    """`count` utterances of one to three common words of the SCOWL lists, in random order."""
+    lists = [folder / f"english-words.{size}" for size in (10, 20, 35)]
+    words = sorted({word for path in lists for word in path.read_text(encoding="latin-1").split() if word.isalpha()})
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(words, k=rng.choice([1, 1, 2, 3]))).capitalize() + "." for _ in range(count)]
+
+
 def describe(voice: str, style: int, rng: random.Random) -> str:
     """A description of a flite voice, in one of `DESCRIPTION_STYLES` shapes."""
     adjective, possessive, *nouns = VOICES[voice]
@@ -82,6 +91,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="folder with data.noun …")
     parser.add_argument("--sentences", type=int, default=20000)
+    parser.add_argument("--words", type=int, default=0, help="further utterances of one to three random words")
+    parser.add_argument("--scowl", type=Path, default=Path("/usr/share/dict/scowl"))
     parser.add_argument("--shortest", type=int, default=12, help="characters")
     parser.add_argument("--longest", type=int, default=60, help="characters")
     parser.add_argument("--workers", type=int, default=2)
@@ -89,14 +100,14 @@ def main() -> None:
     args = parser.parse_args()
 
     sentences = select_sentences(args.wordnet, args.sentences, args.shortest, args.longest, args.seed)
+    words = select_words(args.scowl, args.words, args.seed) if args.words else []
+    names = [f"audio/{n:05d}.wav" for n in range(len(sentences))] + [f"audio/w{n:05d}.wav" for n in range(len(words))]
     (args.output / "audio").mkdir(parents=True, exist_ok=True)
     rng = random.Random(args.seed + 1)
     rows, jobs = [], []
-    for number, text in enumerate(sentences):
+    for number, (name, text) in enumerate(zip(names, sentences + words, strict=True)):
         voice = rng.choice(sorted(VOICES))
-        name = f"audio/{number:05d}.wav"
-        description = describe(voice, rng.randrange(DESCRIPTION_STYLES), random.Random(number))
-        rows.append((name, text, description))
+        rows.append((name, text, describe(voice, rng.randrange(DESCRIPTION_STYLES), random.Random(number))))
         if not (args.output / name).exists():
             jobs.append((text, voice, args.output / name))
     with (args.output / "metadata.csv").open("w", newline="", encoding="utf-8") as file:

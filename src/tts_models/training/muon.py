@@ -26,12 +26,12 @@ class MuonAdamW(torch.optim.Optimizer):
     r"""
     Momentum orthogonalised by Newton-Schulz (Muon) for hidden matrices; AdamW for embeddings, heads, norms and biases.
 
-    `torch.optim.Muon` iterates in bfloat16 and takes matrices only; on a CPU without bfloat16 arithmetic that costs
+    `torch.optim.Muon` iterates in bfloat16 and takes no convolutions; on a CPU without bfloat16 arithmetic that costs
     more than the training step itself.
 
     Args:
-        model (`nn.Module`): Its trainable parameters are optimized. Two-dimensional ones outside embeddings and
-            `lm_head` go to Muon.
+        model (`nn.Module`): Its trainable parameters are optimized. Weights of linear layers and dense convolutions,
+            flattened to matrices, go to Muon, but for embeddings and `lm_head`.
         learning_rate (`float`): Of Muon: the spectral norm of one update.
         adam_learning_rate (`float`): Of AdamW.
         weight_decay (`float`): Decoupled, for the Muon matrices.
@@ -52,8 +52,9 @@ class MuonAdamW(torch.optim.Optimizer):
         matrices, others = [], []
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                hidden = parameter.ndim == 2 and id(parameter) not in embeddings and "lm_head" not in name
-                (matrices if hidden else others).append(parameter)
+                # A depthwise convolution is a filter per channel, not a map between channels.
+                hidden = parameter.ndim >= 2 and parameter.shape[1] > 1 and id(parameter) not in embeddings
+                (matrices if hidden and "lm_head" not in name else others).append(parameter)
         groups = [
             {"params": matrices, "lr": learning_rate, "muon": True, "weight_decay": weight_decay},
             {"params": others, "lr": adam_learning_rate, "muon": False, "weight_decay": 0.0},
@@ -78,10 +79,10 @@ class MuonAdamW(torch.optim.Optimizer):
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
             state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-            update = orthogonalize(parameter.grad.lerp(state["momentum"], group["momentum"]))
-            rows, columns = parameter.shape
+            update = orthogonalize(parameter.grad.lerp(state["momentum"], group["momentum"]).flatten(1))
+            rows, columns = update.shape
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+            parameter.add_(update.view_as(parameter), alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
     def _adam_step(self, parameters: Iterable[nn.Parameter], group: dict) -> None:
         beta1, beta2 = group["betas"]
