@@ -9,6 +9,7 @@ also kept in `OUTPUT/adapter`.
 """
 
 import argparse
+import csv
 import random
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from transformers import Trainer, TrainingArguments
 
 from tts_models import DEFAULT_VOICE
 from tts_models.models.maya1 import Maya1ForConditionalGeneration, Maya1Processor
-from tts_models.training.audio_dataset import read_metadata
+from tts_models.training.audio_dataset import Recording, read_metadata
 from tts_models.training.guided_attention import GuidedAttentionTrainer
 from tts_models.training.muon import MuonAdamW
 from tts_models.training.speech_dataset import SpeechTokenCollator, SpeechTokenDataset, encode_recordings
@@ -41,7 +42,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--guide_weight",
         type=float,
-        help="show one attention head where in the text it is (for training from scratch)",
+        help="show attention heads where in the text they are (for training from scratch)",
+    )
+    parser.add_argument(
+        "--phoneme_ends",
+        type=Path,
+        help="table `file|seconds seconds …`: when each phoneme of the text ends; the guide follows it",
     )
     parser.add_argument("--warmup_steps", type=int, default=20)
     parser.add_argument("--max_length", type=int, default=2048, help="examples of more tokens are left out")
@@ -65,17 +71,45 @@ def make_muon(model: Maya1ForConditionalGeneration, args: argparse.Namespace) ->
     return MuonAdamW(model, args.muon_learning_rate, adam_learning_rate=args.learning_rate)
 
 
+def read_phoneme_ends(path: Path, recordings: list[Recording]) -> list[list[float]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        ends = {
+            path.parent / name: [float(end) for end in times.split()]
+            for name, times in csv.reader(file, delimiter="|")
+        }
+    return [ends[recording.path] for recording in recordings]
+
+
+def make_datasets(args: argparse.Namespace, model: Maya1ForConditionalGeneration, processor: Maya1Processor):
+    """Examples to learn from, and those held out."""
+    recordings = read_metadata(args.metadata)
+    columns = [recordings, encode_recordings(model.codec_model, recordings, cache=args.output / "codes.safetensors")]
+    if args.phoneme_ends is not None:
+        columns.append(read_phoneme_ends(args.phoneme_ends, recordings))
+    rows = list(zip(*columns, strict=True))
+    random.Random(args.seed).shuffle(rows)
+    held_out = max(1, round(args.eval_share * len(rows)))
+    for part in (rows[held_out:], rows[:held_out]):
+        recordings, codes, *ends = zip(*part, strict=True)
+        yield SpeechTokenDataset(processor, recordings, codes, args.max_length, *ends)
+
+
 def make_trainer(
-    model: Maya1ForConditionalGeneration, processor: Maya1Processor, guide_weight: float | None, **kwargs
+    options: argparse.Namespace, model: Maya1ForConditionalGeneration, processor: Maya1Processor, **kwargs
 ) -> Trainer:
-    if guide_weight is None:
+    if options.guide_weight is None:
         return Trainer(model=model, **kwargs)
     model.language_model.set_attn_implementation("eager")
     tokenizer = processor.tokenizer
     phonemes = [token_id for token, token_id in tokenizer.get_added_vocab().items() if token.startswith("{")]
-    silence = 0.2 * model.config.tokens_per_second
     return GuidedAttentionTrainer(
-        model=model, text_token_ids=phonemes, guide_weight=guide_weight, guide_margin=silence, **kwargs
+        model=model,
+        text_token_ids=phonemes,
+        guide_weight=options.guide_weight,
+        guide_layers=[layer for layer in (1, 2) if layer < model.config.text_config.num_hidden_layers],
+        guide_width=3.0 if options.phoneme_ends is None else 0.7,
+        guide_margin=0.2 * model.config.tokens_per_second,  # seconds of silence
+        **kwargs,
     )
 
 
@@ -83,21 +117,13 @@ def main() -> None:
     args = parse_args()
     processor = Maya1Processor.from_pretrained(args.model)
     model = Maya1ForConditionalGeneration.from_pretrained(args.model)
-    recordings = read_metadata(args.metadata)
-    codes = encode_recordings(model.codec_model, recordings, cache=args.output / "codes.safetensors")
-    pairs = list(zip(recordings, codes, strict=True))
-    random.Random(args.seed).shuffle(pairs)
-    held_out = max(1, round(args.eval_share * len(pairs)))
-    train, evaluation = (
-        SpeechTokenDataset(processor, *zip(*part, strict=True), max_length=args.max_length)
-        for part in (pairs[held_out:], pairs[:held_out])
-    )
+    train, evaluation = make_datasets(args, model, processor)
     if args.lora:
         model = add_adapters(model, args.lora_rank)
     trainer = make_trainer(
+        args,
         model,
         processor,
-        args.guide_weight,
         args=TrainingArguments(
             output_dir=str(args.output / "checkpoints"),
             num_train_epochs=args.epochs,
@@ -118,6 +144,7 @@ def main() -> None:
             report_to=args.report_to,
             bf16=args.bf16,
             seed=args.seed,
+            remove_unused_columns=False,  # the guide reads `text_places`
         ),
         train_dataset=train,
         eval_dataset=evaluation,

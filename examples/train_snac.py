@@ -40,6 +40,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--unquantized_steps", type=int, default=150, help="first steps of the spectrogram phase")
     parser.add_argument("--batch_size", type=int, default=12)
     parser.add_argument("--crop_seconds", type=float, default=0.5)
+    parser.add_argument("--grid_samples", type=int, default=1, help="start crops at multiples of this many samples")
+    parser.add_argument("--waveform_weight", type=float, default=0.0, help="compare samples: audio with a fixed phase")
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
     parser.add_argument("--muon_learning_rate", type=float, help="train dense weights with Muon at this rate")
     parser.add_argument("--adversarial", action="store_true", help="add multi-period and multi-scale discriminators")
@@ -61,13 +63,14 @@ def make_dataset(args: argparse.Namespace, config: SnacConfig) -> AudioCropDatas
     multiple = config.pad_to_multiple_of
     crop = max(1, round(args.crop_seconds * config.sampling_rate / multiple)) * multiple
     files = find_audio_files(args.audio)[: args.max_files]
-    return AudioCropDataset(files, config.sampling_rate, crop, length=args.steps * args.batch_size, seed=args.seed)
+    items = args.steps * args.batch_size
+    return AudioCropDataset(files, config.sampling_rate, crop, items, args.seed, args.grid_samples)
 
 
 def make_network(args: argparse.Namespace, model: SnacModel) -> SpectrogramPretraining | WaveformTraining:
     if args.phase == "spectrogram":
         return SpectrogramPretraining(model)
-    return WaveformTraining(model, train_encoder=args.phase == "joint")
+    return WaveformTraining(model, train_encoder=args.phase == "joint", waveform_weight=args.waveform_weight)
 
 
 def make_optimizer(module: torch.nn.Module, args: argparse.Namespace):

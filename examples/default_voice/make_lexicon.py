@@ -139,6 +139,7 @@ def main() -> None:
         for word, phonemes in transcriptions.items()
         if phonemes and set(phonemes) <= set(PHONEMES)
     }
+    lexicon["a"] = "ax"  # alone, flite reads it as the letter; in a sentence it is the article
     PronunciationLexicon(lexicon, learn_rules(lexicon, args.rules)).save(args.output)
     print(f"{len(lexicon)} words in {args.output}")
 

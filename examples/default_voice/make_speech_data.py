@@ -1,14 +1,16 @@
 """Make the synthetic speech that the default voice is trained on.
 
 The sentences are the usage examples of WordNet 3.0 (Debian package `wordnet-base`), the speech is made by `flite`
-(Debian package `flite`, voices slt and rms), mono, 16 kHz. Each sentence is spoken by one voice. Sentences of the
-intelligibility benchmark are left out. `--words` adds short utterances of random words (Debian package `scowl`), from
-which a model learns soonest which sound belongs to which symbol. The same seed gives the same files.
+(Debian package `flite`, voices slt and rms), mono, 16 kHz, and brought to one constant pitch per voice (`vocoder.py`
+says why). Each sentence is spoken by one voice. Sentences of the intelligibility benchmark are left out. The same seed
+gives the same files.
 
     apt-get install flite wordnet-base
-    python examples/default_voice/make_speech_data.py --output data/default_voice --sentences 20000
+    python examples/default_voice/make_speech_data.py --lexicon lexicon.txt.gz --output data/default_voice
 
-Writes `OUTPUT/audio/<number>.wav` and `OUTPUT/metadata.csv` with lines `file|text|voice description`.
+Writes `OUTPUT/audio/<number>.wav`; `OUTPUT/metadata.csv` with lines `file|text|voice description`, where the text is
+spelt in the phonemes that flite spoke; and `OUTPUT/phoneme_ends.csv` with lines `file|seconds seconds …`, the end of
+every phoneme.
 """
 
 import argparse
@@ -16,13 +18,22 @@ import csv
 import random
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+import soundfile
+from spelling import spell_as_spoken
+from vocoder import SAMPLING_RATE, resynthesise
+
+from tts_models.text.pronunciation import PronunciationLexicon
 
 
 VOICES = {"slt": ("female", "her", "woman", "lady", "girl"), "rms": ("male", "his", "man", "gentleman", "boy")}
 """flite voice to the words that describe it: adjective, possessive, nouns."""
+VOCODER = {"slt": {"pitch_period": 80, "order": 40}, "rms": {"pitch_period": 160, "order": 60}}
+"""flite voice to its constant pitch (200 and 100 Hz) and how detailed its spectral envelope is."""
 QUALITIES = "clear calm warm bright soft friendly natural neutral pleasant serious gentle lively".split()
 AGES = "20s 30s 40s 50s".split()
 DESCRIPTION_STYLES = 3
@@ -57,14 +68,6 @@ def select_sentences(folder: Path, count: int, shortest: int, longest: int, seed
     return sentences[:count]
 
 
-def select_words(folder: Path, count: int, seed: int) -> list[str]:
-    """`count` utterances of one to three common words of the SCOWL lists, in random order."""
-    lists = [folder / f"english-words.{size}" for size in (10, 20, 35)]
-    words = sorted({word for path in lists for word in path.read_text(encoding="latin-1").split() if word.isalpha()})
-    rng = random.Random(seed)
-    return [" ".join(rng.choices(words, k=rng.choice([1, 1, 2, 3]))).capitalize() + "." for _ in range(count)]
-
-
 def describe(voice: str, style: int, rng: random.Random) -> str:
     """A description of a flite voice, in one of `DESCRIPTION_STYLES` shapes."""
     adjective, possessive, *nouns = VOICES[voice]
@@ -81,18 +84,28 @@ def describe(voice: str, style: int, rng: random.Random) -> str:
     return f"{first} {pitch} pitch, {quality} timbre, {pace} pacing."
 
 
-def speak(text: str, voice: str, path: Path) -> None:
-    """Speak `text` with a voice of flite into the wav file `path`."""
-    subprocess.run(["flite", "-voice", voice, "-t", text, "-o", str(path)], check=True, stdout=subprocess.DEVNULL)
+def speak(text: str, voice: str, path: Path) -> str:
+    """Speak `text` with a voice of flite, at a constant pitch, into the wav file `path`; its phonemes and their ends."""
+    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+        command = ["flite", "-voice", voice, "-psdur", "-t", text, "-o", file.name]
+        segments = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        audio, _ = soundfile.read(file.name, dtype="float32")
+    soundfile.write(path, resynthesise(audio, **VOCODER[voice]), SAMPLING_RATE)
+    return segments
+
+
+def write_table(path: Path, rows: list[tuple[str, ...]]) -> None:
+    """Write rows with columns separated by `|`."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="|", lineterminator="\n").writerows(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--lexicon", type=Path, required=True, help="made by make_lexicon.py")
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="folder with data.noun …")
-    parser.add_argument("--sentences", type=int, default=20000)
-    parser.add_argument("--words", type=int, default=0, help="further utterances of one to three random words")
-    parser.add_argument("--scowl", type=Path, default=Path("/usr/share/dict/scowl"))
+    parser.add_argument("--sentences", type=int, default=11050)
     parser.add_argument("--shortest", type=int, default=12, help="characters")
     parser.add_argument("--longest", type=int, default=60, help="characters")
     parser.add_argument("--workers", type=int, default=2)
@@ -100,21 +113,22 @@ def main() -> None:
     args = parser.parse_args()
 
     sentences = select_sentences(args.wordnet, args.sentences, args.shortest, args.longest, args.seed)
-    words = select_words(args.scowl, args.words, args.seed) if args.words else []
-    names = [f"audio/{n:05d}.wav" for n in range(len(sentences))] + [f"audio/w{n:05d}.wav" for n in range(len(words))]
+    lexicon = PronunciationLexicon.from_file(args.lexicon)
+    names = [f"audio/{number:05d}.wav" for number in range(len(sentences))]
     (args.output / "audio").mkdir(parents=True, exist_ok=True)
     rng = random.Random(args.seed + 1)
-    rows, jobs = [], []
-    for number, (name, text) in enumerate(zip(names, sentences + words, strict=True)):
-        voice = rng.choice(sorted(VOICES))
-        rows.append((name, text, describe(voice, rng.randrange(DESCRIPTION_STYLES), random.Random(number))))
-        if not (args.output / name).exists():
-            jobs.append((text, voice, args.output / name))
-    with (args.output / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, delimiter="|", lineterminator="\n").writerows(rows)
-    with ThreadPoolExecutor(args.workers) as pool:
-        list(pool.map(lambda job: speak(*job), jobs))
-    print(f"{len(rows)} sentences in {args.output}")
+    speakers = [(rng.choice(sorted(VOICES)), rng.randrange(DESCRIPTION_STYLES)) for _ in sentences]
+    paths = [args.output / name for name in names]
+    with ProcessPoolExecutor(args.workers) as pool:
+        spoken = list(pool.map(speak, sentences, [voice for voice, _ in speakers], paths, chunksize=16))
+    metadata, ends = [], []
+    for number, (voice, style) in enumerate(speakers):
+        text, times = spell_as_spoken(sentences[number], spoken[number], lexicon)
+        metadata.append((names[number], text, describe(voice, style, random.Random(number))))
+        ends.append((names[number], " ".join(f"{time:.3f}" for time in times)))
+    write_table(args.output / "metadata.csv", metadata)
+    write_table(args.output / "phoneme_ends.csv", ends)
+    print(f"{len(sentences)} sentences in {args.output}")
 
 
 if __name__ == "__main__":

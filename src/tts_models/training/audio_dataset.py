@@ -73,10 +73,19 @@ class AudioCropDataset(Dataset):
         crop_samples (`int`): Length of a crop; shorter recordings are padded with zeros at a random place.
         length (`int`): Number of items.
         seed (`int`): Item `i` is the same in every run with this seed.
+        grid_samples (`int`): Crops start at multiples of this many samples of the recording.
     """
 
-    def __init__(self, files: list[Path], sampling_rate: int, crop_samples: int, length: int, seed: int = 0):
-        self.crop_samples, self.length, self.seed = crop_samples, length, seed
+    def __init__(
+        self,
+        files: list[Path],
+        sampling_rate: int,
+        crop_samples: int,
+        length: int,
+        seed: int = 0,
+        grid_samples: int = 1,
+    ):
+        self.crop_samples, self.length, self.seed, self.grid_samples = crop_samples, length, seed, grid_samples
         self.recordings = [(load_audio(file, sampling_rate)[0] * 32767).astype(np.int16) for file in files]
 
     def __len__(self) -> int:
@@ -88,9 +97,9 @@ class AudioCropDataset(Dataset):
         crop = np.zeros(self.crop_samples, dtype=np.float32)
         spare = len(recording) - self.crop_samples
         if spare >= 0:
-            start = rng.integers(spare + 1)
+            start = self.grid_samples * rng.integers(spare // self.grid_samples + 1)
             crop[:] = recording[start : start + self.crop_samples]
         else:
-            start = rng.integers(1 - spare)
+            start = self.grid_samples * rng.integers(-spare // self.grid_samples + 1)
             crop[start : start + len(recording)] = recording
         return {"input_values": torch.from_numpy(crop / 32767)[None]}

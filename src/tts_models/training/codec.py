@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..models.snac.modeling_snac import SnacModel, SnacVectorQuantizer
 from .discriminators import WaveformDiscriminator
-from .spectral_losses import LogMelSpectrogram, MultiScaleSpectralLoss, stft_magnitude
+from .spectral_losses import LogMelSpectrogram, MultiScaleSpectralLoss, stft_magnitude, waveform_loss
 
 
 class CodecLoss(NamedTuple):
@@ -140,11 +140,19 @@ class WaveformTraining(nn.Module):
         model ([`SnacModel`]): The codec.
         train_encoder (`bool`): Whether encoder and quantizers are trained too; if not, the codes stay as they are.
         adversarial_weight (`float`): Weight of a discriminator's loss against the spectral loss.
+        waveform_weight (`float`): Weight of [`waveform_loss`], for audio with a fixed phase.
     """
 
-    def __init__(self, model: SnacModel, train_encoder: bool = True, adversarial_weight: float = 0.1):
+    def __init__(
+        self,
+        model: SnacModel,
+        train_encoder: bool = True,
+        adversarial_weight: float = 0.1,
+        waveform_weight: float = 0.0,
+    ):
         super().__init__()
-        self.model, self.train_encoder, self.adversarial_weight = model, train_encoder, adversarial_weight
+        self.model, self.train_encoder = model, train_encoder
+        self.adversarial_weight, self.waveform_weight = adversarial_weight, waveform_weight
         self.spectral_loss = MultiScaleSpectralLoss(model.config.sampling_rate)
         if not train_encoder:
             for part in (model.encoder, model.quantizer):
@@ -165,6 +173,8 @@ class WaveformTraining(nn.Module):
         audio_values, loss = self.reconstruct(input_values)
         target = input_values.squeeze(1)
         loss = loss + self.spectral_loss(audio_values, target)
+        if self.waveform_weight:
+            loss = loss + self.waveform_weight * waveform_loss(audio_values, target)
         if discriminator is not None:
             loss = loss + self.adversarial_weight * discriminator.generator_loss(audio_values, target)
         return CodecLoss(loss, audio_values)

@@ -1,4 +1,4 @@
-"""Multi-scale mel-spectrogram and STFT losses for waveforms (Yamamoto et al., 2020; Kumar et al., 2023)."""
+"""Losses for waveforms: multi-scale mel spectrogram and STFT (Yamamoto et al., 2020; Kumar et al., 2023), samples."""
 
 from collections.abc import Sequence
 
@@ -71,3 +71,17 @@ class MultiScaleSpectralLoss(nn.Module):
             convergence = torch.linalg.norm(target_magnitude - magnitude) / torch.linalg.norm(target_magnitude)
             total = total + F.l1_loss(log_mel, target_log_mel) + self.stft_weight * convergence
         return total / len(self.mels)
+
+
+def waveform_loss(audio: torch.Tensor, target: torch.Tensor, pre_emphasis: float = 0.9) -> torch.Tensor:
+    """Mean distance of samples, relative to the mean magnitude of the target; a scalar.
+
+    Only audio whose phase the model can know (one that hears it, or one trained on audio with a fixed phase) can be
+    compared so. Pre-emphasis gives the high frequencies, which carry the consonants, their share.
+
+    Args:
+        audio, target: Waveforms (batch, samples).
+        pre_emphasis: Coefficient of the first-difference filter that both pass.
+    """
+    audio, target = (values[:, 1:] - pre_emphasis * values[:, :-1] for values in (audio, target))
+    return F.l1_loss(audio, target) / target.abs().mean().clamp(min=1e-3)

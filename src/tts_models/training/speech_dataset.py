@@ -65,6 +65,9 @@ class SpeechTokenDataset(Dataset):
         recordings: Text and voice of every example.
         audio_codes: The codes of every example, as [`encode_recordings`] returns them.
         max_length (`int`, *optional*): Examples of more tokens are left out.
+        phoneme_ends (`Sequence[Sequence[float]]`, *optional*): For each example, the time in seconds at which every
+            phoneme of its text ends. The examples then also hold `text_places`, what
+            [`GuidedAttentionTrainer`] guides attention to.
     """
 
     def __init__(
@@ -73,14 +76,24 @@ class SpeechTokenDataset(Dataset):
         recordings: Sequence[Recording],
         audio_codes: Sequence[AudioCodes],
         max_length: int | None = None,
+        phoneme_ends: Sequence[Sequence[float]] | None = None,
     ):
-        examples = (
-            processor.encode_training_example(recording.text, recording.voice, codes)
-            for recording, codes in zip(recordings, audio_codes, strict=True)
-        )
-        self.examples = [
-            example for example in examples if max_length is None or len(example["input_ids"]) <= max_length
-        ]
+        self.processor, self.examples = processor, []
+        for number, (recording, codes) in enumerate(zip(recordings, audio_codes, strict=True)):
+            example = processor.encode_training_example(recording.text, recording.voice, codes)
+            if max_length is None or len(example["input_ids"]) <= max_length:
+                if phoneme_ends is not None:
+                    example["text_places"] = self._text_places(example["labels"], phoneme_ends[number])
+                self.examples.append(example)
+
+    def _text_places(self, labels: list[int], ends: Sequence[float]) -> list[float]:
+        """Number of the phoneme spoken by the token that each position predicts, -1 where it predicts none."""
+        layout, extractor = self.processor.audio_token_layout, self.processor.feature_extractor
+        seconds_per_token = extractor.hop_length * layout.strides[0] / layout.slots_per_frame / extractor.sampling_rate
+        is_speech = torch.tensor(labels[1:] + [-100]) != -100
+        times = (is_speech.cumsum(0) - 0.5) * seconds_per_token
+        places = torch.searchsorted(torch.tensor(ends), times).clamp(max=len(ends) - 1)
+        return torch.where(is_speech, places, -1).tolist()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -93,7 +106,7 @@ class SpeechTokenDataset(Dataset):
 class SpeechTokenCollator:
     """Pads examples on the right: ids with `pad_token_id`, labels with -100.
 
-    Returns `input_ids`, `attention_mask` and `labels`, int64 `(batch, length)`.
+    Returns `input_ids`, `attention_mask` and `labels`, int64 `(batch, length)`, and `text_places` where examples have it.
     """
 
     pad_token_id: int
@@ -105,8 +118,11 @@ class SpeechTokenCollator:
             return torch.tensor([example[name] + [value] * (length - len(example[name])) for example in examples])
 
         lengths = torch.tensor([len(example["input_ids"]) for example in examples])
-        return {
+        batch = {
             "input_ids": pad("input_ids", self.pad_token_id),
             "attention_mask": (torch.arange(length) < lengths[:, None]).long(),
             "labels": pad("labels", -100),
         }
+        if "text_places" in examples[0]:
+            batch["text_places"] = pad("text_places", -1)
+        return batch

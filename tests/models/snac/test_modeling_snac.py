@@ -45,6 +45,21 @@ def test_derived_sizes_of_the_released_codecs() -> None:
     assert (music.hidden_size, music.pad_to_multiple_of) == (1024, 12288)
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"downsampling_ratios": [2, 1]}, "downsampling_ratios.*at least 2"),
+        ({"upsampling_ratios": []}, "upsampling_ratios.*at least 2"),
+        ({"upsampling_ratios": [4, 8, 8]}, "hop length 512"),
+        ({"vq_strides": [3, 2]}, "vq_strides"),
+        ({"decoder_hidden_size": 1000}, "divisible by 16"),
+    ],
+)
+def test_impossible_configuration_is_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SnacConfig(**options)
+
+
 # Lengths
 
 

@@ -89,6 +89,10 @@ class SnacConfig(PreTrainedConfig):
         self._check_ratios()
 
     def _check_ratios(self) -> None:
+        for name in ("downsampling_ratios", "upsampling_ratios"):
+            ratios = getattr(self, name)
+            if not ratios or min(ratios) < 2:  # a stride of 1 would lengthen the signal by a sample
+                raise ValueError(f"`{name}` must list strides of at least 2, got {ratios}.")
         if math.prod(self.upsampling_ratios) != self.hop_length:
             raise ValueError(
                 f"`upsampling_ratios` must multiply to the hop length {self.hop_length} of `downsampling_ratios`, "
@@ -100,8 +104,7 @@ class SnacConfig(PreTrainedConfig):
         if self.decoder_hidden_size % 2 ** len(self.upsampling_ratios):
             raise ValueError(
                 f"`decoder_hidden_size` must be divisible by {2 ** len(self.upsampling_ratios)} (halved by each "
-                f"decoder "
-                f"block), got {self.decoder_hidden_size}."
+                f"decoder block), got {self.decoder_hidden_size}."
             )
 
     @property
