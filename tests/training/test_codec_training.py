@@ -9,7 +9,7 @@ from tts_models.models.snac import SnacConfig, SnacModel
 from tts_models.training.audio_dataset import AudioCropDataset, find_audio_files, read_metadata
 from tts_models.training.codec import CodebookRefresher, SpectrogramPretraining, WaveformTraining
 from tts_models.training.discriminators import WaveformDiscriminator
-from tts_models.training.spectral_losses import LogMelSpectrogram, MultiScaleSpectralLoss
+from tts_models.training.spectral_losses import LogMelSpectrogram, MultiScaleSpectralLoss, waveform_loss
 
 
 def tiny_codec() -> SnacModel:
@@ -98,6 +98,34 @@ def test_crops_are_reproducible_and_padded(tmp_path) -> None:
     assert torch.equal(crop, dataset[2]["input_values"])
     with pytest.raises(ValueError, match="folder"):
         find_audio_files(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("samples", [1000, 100])
+def test_crops_start_on_the_grid(tmp_path, samples: int) -> None:
+    save_audio(tmp_path / "ramp.wav", np.arange(1, samples + 1, dtype=np.float32) / 2048, 16000)
+    dataset = AudioCropDataset(find_audio_files(tmp_path), 16000, 256, length=20, grid_samples=32)
+    starts = set()
+    for number in range(20):
+        crop = (dataset[number]["input_values"][0] * 2048).round().int()
+        starts.add(int(crop[0] - 1 if samples > 256 else -(crop != 0).int().argmax()))
+    assert len(starts) > 3 and all(start % 32 == 0 for start in starts)
+
+
+def test_waveform_loss_compares_samples() -> None:
+    audio = tones()[:, 0]
+    assert waveform_loss(audio, audio) == 0
+    assert waveform_loss(0 * audio, audio) == pytest.approx(1.0, abs=1e-3)
+    assert waveform_loss(-audio, audio) == pytest.approx(2.0, abs=1e-3)
+    assert waveform_loss(audio.roll(20, 1), audio) > waveform_loss(audio.roll(2, 1), audio)
+
+
+def test_waveform_weight_adds_the_samples_distance() -> None:
+    torch.manual_seed(0)
+    codec, audio = tiny_codec(), tones()
+    plain, weighted = (
+        WaveformTraining(codec, waveform_weight=weight)(audio, None).loss.item() for weight in (0.0, 2.0)
+    )
+    assert weighted > plain + 0.5
 
 
 @pytest.mark.parametrize("line", ["missing.wav|Hello.", "a.wav", "a.wav| |x", "a.wav|b|c|d"])

@@ -1,8 +1,8 @@
 """Guided attention: shows a language model which part of its text it is speaking (Tachibana et al., 2018).
 
 A plain causal model finds out by itself where in the text it is, but only after far more examples than a small
-computer sees. Some heads are told: the phoneme spoken now, where the data says so, or else the one as far into the text
-as the audio token is into the speech. The model itself stays as it is; only training changes.
+computer sees. Some heads are told: the phoneme spoken now, where the data says so, or else the one as far into the
+text as the audio token is into the speech. The model itself stays as it is; only training changes.
 """
 
 from collections.abc import Collection, Sequence

@@ -68,6 +68,9 @@ class SpeechTokenDataset(Dataset):
         phoneme_ends (`Sequence[Sequence[float]]`, *optional*): For each example, the time in seconds at which every
             phoneme of its text ends. The examples then also hold `text_places`, what
             [`GuidedAttentionTrainer`] guides attention to.
+        code_noise (`float`): Share of the audio tokens that are replaced, at every reading, by another code of the
+            same slot in `input_ids` (never in `labels`). A model whose past is not quite reliable learns to listen to
+            the text, and to go on after a mistake of its own.
     """
 
     def __init__(
@@ -77,8 +80,9 @@ class SpeechTokenDataset(Dataset):
         audio_codes: Sequence[AudioCodes],
         max_length: int | None = None,
         phoneme_ends: Sequence[Sequence[float]] | None = None,
+        code_noise: float = 0.0,
     ):
-        self.processor, self.examples = processor, []
+        self.processor, self.code_noise, self.examples = processor, code_noise, []
         for number, (recording, codes) in enumerate(zip(recordings, audio_codes, strict=True)):
             example = processor.encode_training_example(recording.text, recording.voice, codes)
             if max_length is None or len(example["input_ids"]) <= max_length:
@@ -99,14 +103,25 @@ class SpeechTokenDataset(Dataset):
         return len(self.examples)
 
     def __getitem__(self, item: int) -> dict[str, list[int]]:
-        return self.examples[item]
+        example = self.examples[item]
+        return self._disturb(example) if self.code_noise else example
+
+    def _disturb(self, example: dict[str, list[int]]) -> dict[str, list[int]]:
+        layout = self.processor.audio_token_layout
+        ids, labels = torch.tensor(example["input_ids"]), torch.tensor(example["labels"])
+        is_audio = (labels == ids) & (ids >= layout.offset) & (ids < layout.offset + layout.num_ids)
+        chosen = is_audio & (torch.rand(len(ids)) < self.code_noise)
+        first_of_slot = ids - (ids - layout.offset) % layout.codebook_size
+        others = first_of_slot + torch.randint(layout.codebook_size, (len(ids),))
+        return example | {"input_ids": torch.where(chosen, others, ids).tolist()}
 
 
 @dataclass
 class SpeechTokenCollator:
     """Pads examples on the right: ids with `pad_token_id`, labels with -100.
 
-    Returns `input_ids`, `attention_mask` and `labels`, int64 `(batch, length)`, and `text_places` where examples have it.
+    Returns `input_ids`, `attention_mask` and `labels`, int64 `(batch, length)`, and `text_places` where examples have
+    it.
     """
 
     pad_token_id: int

@@ -1,4 +1,4 @@
-"""Resynthesis of speech at a constant pitch, with every pulse at a known place: the default voice's training audio.
+"""Resynthesis of speech at a constant pitch, with every pulse at a known place: audio that a codec learns fast.
 
 A decoder that must invent the phase of its waveform needs hours of training before a word is understood. Here phase is
 a function of time alone: voiced sounds are minimum-phase pulses at every multiple of the pitch period, voiceless ones
@@ -17,6 +17,8 @@ HOP = 80
 FFT = 1024
 RESPONSE = 480
 """Samples of a filter response."""
+FLITE_VOICES = {"slt": {"pitch_period": 80, "order": 40}, "rms": {"pitch_period": 160, "order": 60}}
+"""Arguments of [`resynthesise`] for the flite voices of the default voice: 200 and 100 Hz."""
 
 
 def spectral_envelope(frames: np.ndarray, order: int, iterations: int = 3) -> np.ndarray:
@@ -25,7 +27,7 @@ def spectral_envelope(frames: np.ndarray, order: int, iterations: int = 3) -> np
 
     Args:
         frames: Windowed signal `(frames, samples)`.
-        order: Cepstral coefficients kept, at most the shortest pitch period in samples.
+        order: Cepstral coefficients kept, at most the pitch period in samples.
 
     Returns:
         `(frames, FFT // 2 + 1)`, float64, natural logarithm of the magnitude.
@@ -98,7 +100,16 @@ def resynthesise(audio: np.ndarray, pitch_period: int, order: int) -> np.ndarray
 
     Returns:
         float32 `(samples,)`, `samples` the next multiple of `FRAME`.
+
+    Raises:
+        ValueError: `pitch_period` does not fit the grid, `order` exceeds it, or `audio` is not one waveform.
     """
+    if pitch_period % HOP or FRAME % pitch_period:
+        raise ValueError(f"`pitch_period` must be a multiple of {HOP} that divides {FRAME}, got {pitch_period}.")
+    if not 0 < order <= pitch_period:
+        raise ValueError(f"`order` must lie between 1 and the pitch period {pitch_period}, got {order}.")
+    if audio.ndim != 1 or not len(audio):
+        raise ValueError(f"`audio` must be one waveform `(samples,)`, got shape {audio.shape}.")
     samples = -(-len(audio) // FRAME) * FRAME
     count = samples // HOP
     window = np.hanning(FRAME + 1)[:FRAME].astype(np.float32)
