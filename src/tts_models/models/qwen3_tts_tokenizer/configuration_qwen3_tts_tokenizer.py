@@ -24,8 +24,8 @@ from transformers.modeling_rope_utils import RopeParameters
 @strict
 class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
     r"""
-    Configuration of the encoder of a [`Qwen3TTSTokenizerModel`], which is that of Mimi: a strided convolution network, a
-    causal transformer, a strided convolution and a split residual quantizer. The fields mean what they mean in
+    Configuration of the encoder of a [`Qwen3TTSTokenizerModel`], which is that of Mimi: a strided convolution network,
+    a causal transformer, a strided convolution and a split residual quantizer. The fields mean what they mean in
     [`~transformers.MimiConfig`]; the defaults are those of the released codec.
 
     Args:
@@ -34,12 +34,12 @@ class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
         audio_channels (`int`, defaults to 1): Channels of the audio.
         num_filters (`int`, defaults to 64): Channels after the first convolution; doubled by each block.
         upsampling_ratios (`list[int]`, defaults to `[8, 6, 5, 4]`): Strides of the blocks, last block first.
-        kernel_size, residual_kernel_size, last_kernel_size (`int`, defaults to 7, 3 and 3): Kernels of the convolutions.
+        kernel_size, residual_kernel_size, last_kernel_size (`int`, defaults to 7, 3 and 3): Kernels.
         num_residual_layers (`int`, defaults to 1): Residual units per block.
         dilation_growth_rate (`int`, defaults to 2): Factor of the dilation from one residual unit to the next.
         compress (`int`, defaults to 2): Factor by which a residual unit narrows its channels.
         use_causal_conv (`bool`, defaults to `True`): Whether no convolution looks ahead.
-        use_conv_shortcut (`bool`, defaults to `False`): Whether the residual units have a convolution on their shortcut.
+        use_conv_shortcut (`bool`, defaults to `False`): Whether a residual unit's shortcut has a convolution.
         pad_mode (`str`, defaults to `"constant"`): How the convolutions pad.
         hidden_size (`int`, defaults to 512): Channels of the latent, and width of the transformer.
         intermediate_size (`int`, defaults to 2048): Width of the transformer's feed-forward layers.
@@ -100,6 +100,8 @@ class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.upsampling_ratios = list(self.upsampling_ratios)
+        # Mimi's configuration saves its frame rate under this name.
+        self.frame_rate = kwargs.pop("_frame_rate", None) or self.frame_rate
         super().__post_init__(**kwargs)
 
     @property
@@ -255,9 +257,9 @@ class Qwen3TTSTokenizerConfig(PreTrainedConfig):
         kept = self.encoder_valid_num_quantizers
         if kept != decoder.num_quantizers or not encoder.num_semantic_quantizers < kept <= encoder.num_quantizers:
             raise ValueError(
-                f"`encoder_valid_num_quantizers` must be the {decoder.num_quantizers} codebooks of the decoder, more than "
-                f"the {encoder.num_semantic_quantizers} semantic ones and at most the {encoder.num_quantizers} of the "
-                f"encoder, got {kept}."
+                f"`encoder_valid_num_quantizers` must be the {decoder.num_quantizers} codebooks of the decoder, more "
+                f"than the {encoder.num_semantic_quantizers} semantic ones and at most the {encoder.num_quantizers} of "
+                f"the encoder, got {kept}."
             )
         if encoder.codebook_size != decoder.codebook_size:
             raise ValueError(

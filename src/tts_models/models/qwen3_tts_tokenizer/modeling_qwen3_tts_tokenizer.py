@@ -13,8 +13,8 @@
 # limitations under the License.
 """Qwen3-TTS tokenizer, 12 Hz: the neural audio codec of Qwen3-TTS (arXiv 2601.15621; upstream package `qwen-tts`).
 
-The encoder is Mimi's. The decoder is causal from end to end, so one code path runs it offline and in pieces: its layers
-take the steps before a piece from a `LeftContext`.
+The encoder is Mimi's. The decoder is causal from end to end, so one code path runs it offline and in pieces: its
+layers take the steps before a piece from a `LeftContext`.
 """
 
 import math
@@ -244,9 +244,7 @@ class Qwen3TTSTokenizerTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.sliding_window = sliding_window
-        self.layers = nn.ModuleList(
-            self.layer_class(config, sliding_window) for _ in range(config.num_hidden_layers)
-        )
+        self.layers = nn.ModuleList(self.layer_class(config, sliding_window) for _ in range(config.num_hidden_layers))
         self.rotary_emb = MimiRotaryEmbedding(config)
 
     def forward(self, hidden_states: torch.Tensor, context: LeftContext | None = None) -> torch.Tensor:
@@ -291,7 +289,7 @@ class Qwen3TTSTokenizerEncoderQuantizerLayer(nn.Module):
 
 
 class Qwen3TTSTokenizerEncoderBranch(nn.Module):
-    """Residual quantizers in a narrower space. `output_proj` is part of Mimi's checkpoint; encoding has no use for it."""
+    """Residual quantizers in a narrower space. `output_proj` is in the checkpoint; encoding has no use for it."""
 
     def __init__(self, config: Qwen3TTSTokenizerEncoderConfig, num_quantizers: int):
         super().__init__()
@@ -323,8 +321,10 @@ class Qwen3TTSTokenizerEncoderQuantizer(nn.Module):
         self.acoustic_residual_vector_quantizer = Qwen3TTSTokenizerEncoderBranch(config, num_acoustic_quantizers)
 
     def forward(self, latents: torch.Tensor, num_quantizers: int) -> tuple[torch.LongTensor, torch.Tensor]:
-        """Codes of the latents (batch, channels, frames), and the mean squared distances of what was quantized from the
-        codebook entries; both (batch, frames, num_quantizers)."""
+        """Codes of the latents (batch, channels, frames), and mean squared distances of what was quantized.
+
+        Both are (batch, frames, num_quantizers).
+        """
         codes, distances = self.semantic_residual_vector_quantizer(latents, self.num_semantic_quantizers)
         acoustic = self.acoustic_residual_vector_quantizer(latents, num_quantizers - self.num_semantic_quantizers)
         return torch.stack(codes + acoustic[0], dim=-1), torch.stack(distances + acoustic[1], dim=-1)
@@ -361,9 +361,7 @@ class Qwen3TTSTokenizerEncoder(nn.Module):
 class Qwen3TTSTokenizerCausalConv1d(nn.Module):
     """Convolution that looks back only."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1, groups: int = 1
-    ):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1, groups: int = 1):
         super().__init__()
         self.conv = nn.Conv1d(in_channels, out_channels, kernel_size, dilation=dilation, groups=groups)
         self.look_back = dilation * (kernel_size - 1)
@@ -441,7 +439,7 @@ class Qwen3TTSTokenizerDecoderBranch(nn.Module):
 
 
 class Qwen3TTSTokenizerDecoderQuantizer(nn.Module):
-    """Codes (batch, frames, num_quantizers) to (batch, codebook_dim, frames): the first codebook apart, then the rest."""
+    """Codes (batch, frames, num_quantizers) to (batch, codebook_dim, frames): the first codebook and the others."""
 
     def __init__(self, config: Qwen3TTSTokenizerDecoderConfig):
         super().__init__()
@@ -581,7 +579,7 @@ class Qwen3TTSTokenizerPreTrainedModel(CompleteCheckpointMixin, PreTrainedAudioT
         "Qwen3TTSTokenizerDecoderLayer",
         "Qwen3TTSTokenizerConvNeXtBlock",
         "Qwen3TTSTokenizerResidualUnit",
-        "MimiResnetBlock",
+        "MimiEncoder",
     ]
     # Books are divided by their counts, which half precision is too coarse for.
     _keep_in_fp32_modules_strict = ["codebook", "_codebook"]
@@ -722,8 +720,8 @@ class Qwen3TTSTokenizerModel(Qwen3TTSTokenizerPreTrainedModel):
     ) -> Qwen3TTSTokenizerDecoderOutput:
         r"""
         Decode in chunks that know only a few frames of what came before: what the `qwen-tts` package does. From the
-        second chunk on the audio differs from [`~Qwen3TTSTokenizerModel.decode`], because the attention looks back much
-        further; meant for comparisons with that package.
+        second chunk on the audio differs from [`~Qwen3TTSTokenizerModel.decode`], because the attention looks back
+        much further; meant for comparisons with that package.
 
         Args:
             audio_codes (`torch.LongTensor` of shape `(batch, frames, num_codebooks)`): As for `decode`.
@@ -746,9 +744,7 @@ class Qwen3TTSTokenizerModel(Qwen3TTSTokenizerPreTrainedModel):
 
     # trf-ignore: TRF057
     @can_return_tuple
-    def forward(
-        self, input_values: torch.Tensor, padding_mask: torch.Tensor | None = None
-    ) -> Qwen3TTSTokenizerOutput:
+    def forward(self, input_values: torch.Tensor, padding_mask: torch.Tensor | None = None) -> Qwen3TTSTokenizerOutput:
         r"""
         Encode and decode; the reconstruction is cut to the length of the input.
 
@@ -824,9 +820,9 @@ class Qwen3TTSTokenizerModel(Qwen3TTSTokenizerPreTrainedModel):
     def _rows_encoded_together(self, lengths: list[int]) -> list[list[int]]:
         # The convolutions fill the last, partial frame in their own way, which zeros in the waveform do not reproduce.
         # Rows that end with a whole frame do not hear the padding.
-        groups: dict[int, list[int]] = {}
+        rate, groups = self.config.encode_downsample_rate, {}
         for row, length in enumerate(lengths):
-            groups.setdefault(length if length % self.config.encode_downsample_rate else 0, []).append(row)
+            groups.setdefault((length % rate != 0) * length, []).append(row)
         return list(groups.values())
 
     def _check_input_values(
