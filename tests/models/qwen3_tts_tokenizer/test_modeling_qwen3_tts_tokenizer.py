@@ -17,7 +17,13 @@ from tests.models.qwen3_tts_tokenizer.tester import (
     random_codes,
     stream,
 )
-from tts_models import Qwen3TTSTokenizerConfig, Qwen3TTSTokenizerDecoderStream, Qwen3TTSTokenizerModel
+from tts_models import (
+    Qwen3TTSTokenizerConfig,
+    Qwen3TTSTokenizerDecoder,
+    Qwen3TTSTokenizerDecoderStream,
+    Qwen3TTSTokenizerEncoder,
+    Qwen3TTSTokenizerModel,
+)
 
 
 RELEASED = Path(__file__).parents[2] / "fixtures" / "qwen3_tts_tokenizer" / "released.json"
@@ -206,6 +212,28 @@ def test_rows_of_a_warm_stream_are_repeated(codec: Qwen3TTSTokenizerModel) -> No
 def test_streams_of_different_codecs_do_not_join(codec: Qwen3TTSTokenizerModel) -> None:
     with pytest.raises(ValueError, match="one codec"):
         Qwen3TTSTokenizerDecoderStream.join([codec.decoder_stream(), Tester().model().decoder_stream()])
+
+
+# Parts
+
+
+@pytest.mark.parametrize("implementation", [None, "eager", "sdpa"])
+def test_parts_follow_the_attention_of_the_whole(implementation: str | None) -> None:
+    codec = Qwen3TTSTokenizerModel(Tester().config())
+    if implementation is not None:
+        codec.set_attn_implementation(implementation)
+    parts = (codec.config, codec.encoder.encoder_transformer.config, codec.decoder.pre_transformer.config)
+    assert {part._attn_implementation for part in parts} == {implementation or "sdpa"}
+
+
+def test_parts_load_alone(codec: Qwen3TTSTokenizerModel, tmp_path: Path) -> None:
+    codec.decoder.save_pretrained(tmp_path / "decoder")
+    codec.encoder.save_pretrained(tmp_path / "encoder")
+    codes, audio = random_codes(1, 7), torch.randn(1, 1, 96)
+    decoder = Qwen3TTSTokenizerDecoder.from_pretrained(tmp_path / "decoder")
+    assert torch.equal(decoder(codes), codec.decode(codes).audio_values)
+    encoder = Qwen3TTSTokenizerEncoder.from_pretrained(tmp_path / "encoder")
+    assert torch.equal(encoder(audio), codec.encode(audio).latents)
 
 
 # Precision and devices

@@ -56,6 +56,7 @@ class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
         rope_parameters (`dict`, *optional*): Rotary embedding; base 10000 when absent.
         sliding_window (`int`, defaults to 250): Steps that a step sees, itself included, where
             `encoder_use_sliding_window` is set.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of freshly initialised linear layers.
         num_quantizers (`int`, defaults to 32): Codebooks, semantic ones included.
         num_semantic_quantizers (`int`, defaults to 1): Codebooks of the semantic branch.
         codebook_size (`int`, defaults to 2048): Entries per codebook.
@@ -93,6 +94,7 @@ class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
     max_position_embeddings: int = 8000
     rope_parameters: RopeParameters | dict | None = None
     sliding_window: int = 250
+    initializer_range: float = 0.02
     num_quantizers: int = 32
     num_semantic_quantizers: int = 1
     codebook_size: int = 2048
@@ -140,6 +142,7 @@ class Qwen3TTSTokenizerDecoderConfig(PreTrainedConfig):
         max_position_embeddings (`int`, defaults to 8000): Positions that the released codec was made for.
         rope_parameters (`dict`, *optional*): Rotary embedding; base 10000 when absent.
         sliding_window (`int`, defaults to 72): Frames that a frame sees in every layer, itself included.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of freshly initialised linear layers.
         upsampling_ratios (`list[int]`, defaults to `[2, 2]`): Strides of the ConvNeXt stages.
         decoder_dim (`int`, defaults to 1536): Channels entering the convolution stack; halved by each block.
         upsample_rates (`list[int]`, defaults to `[8, 5, 4, 3]`): Strides of the convolution stack's blocks.
@@ -166,6 +169,7 @@ class Qwen3TTSTokenizerDecoderConfig(PreTrainedConfig):
     max_position_embeddings: int = 8000
     rope_parameters: RopeParameters | dict | None = None
     sliding_window: int = 72
+    initializer_range: float = 0.02
     upsampling_ratios: list[int] | tuple[int, ...] = (2, 2)
     decoder_dim: int = 1536
     upsample_rates: list[int] | tuple[int, ...] = (8, 5, 4, 3)
@@ -203,7 +207,6 @@ class Qwen3TTSTokenizerConfig(PreTrainedConfig):
         decode_upsample_rate (`int`, defaults to 1920): Output samples per frame.
         encoder_use_sliding_window (`bool`, defaults to `False`): Whether the encoder's attention sees
             `encoder_config.sliding_window` steps (10 s) only, as in Mimi. The released codec runs without.
-        initializer_range (`float`, defaults to 0.02): Standard deviation of freshly initialised linear layers.
         commitment_loss_weight (`float`, defaults to 0.25): Weight of the commitment loss in
             `Qwen3TTSTokenizerOutput.loss`.
 
@@ -232,7 +235,6 @@ class Qwen3TTSTokenizerConfig(PreTrainedConfig):
     encode_downsample_rate: int = 1920
     decode_upsample_rate: int = 1920
     encoder_use_sliding_window: bool = False
-    initializer_range: float = 0.02
     commitment_loss_weight: float = 0.25
 
     def __post_init__(self, **kwargs):
@@ -258,8 +260,8 @@ class Qwen3TTSTokenizerConfig(PreTrainedConfig):
         if kept != decoder.num_quantizers or not encoder.num_semantic_quantizers < kept <= encoder.num_quantizers:
             raise ValueError(
                 f"`encoder_valid_num_quantizers` must be the {decoder.num_quantizers} codebooks of the decoder, more "
-                f"than the {encoder.num_semantic_quantizers} semantic ones and at most the {encoder.num_quantizers} of "
-                f"the encoder, got {kept}."
+                f"than the {encoder.num_semantic_quantizers} semantic ones and at most the {encoder.num_quantizers} "
+                f"of the encoder, got {kept}."
             )
         if encoder.codebook_size != decoder.codebook_size:
             raise ValueError(

@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import initialization as init
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedAudioTokenizerBase
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedAudioTokenizerBase, PreTrainedModel
 from transformers.models.mimi.modeling_mimi import (
     MimiConv1d,
     MimiEncoder,
@@ -99,6 +99,69 @@ class Qwen3TTSTokenizerOutput(ModelOutput):
     audio_values: torch.FloatTensor | None = None
     audio_codes: torch.LongTensor | None = None
     commitment_loss: torch.FloatTensor | None = None
+
+
+# trf-ignore: TRF057
+class Qwen3TTSTokenizerPreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
+    """Base class: configuration and initialisation of the Qwen3-TTS tokenizer and its parts."""
+
+    config: Qwen3TTSTokenizerConfig
+    config_class = Qwen3TTSTokenizerConfig
+    conversion_script = "convert_qwen3_tts_tokenizer_to_hf.py"
+    base_model_prefix = "model"
+    main_input_name = "input_values"
+    input_modalities = "audio"
+    _no_split_modules = [
+        "Qwen3TTSTokenizerEncoderLayer",
+        "Qwen3TTSTokenizerDecoderLayer",
+        "Qwen3TTSTokenizerConvNeXtBlock",
+        "Qwen3TTSTokenizerResidualUnit",
+        "MimiEncoder",
+    ]
+    # Books are divided by their counts, which half precision is too coarse for.
+    _keep_in_fp32_modules_strict = ["codebook", "_codebook"]
+    # A flag of Mimi's training, which nothing here reads.
+    _keys_to_ignore_on_load_missing = [r"codebook\.initialized$"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
+            # Variance-preserving: a codec is deep, a fixed small deviation would fade out.
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, MimiConv1d):
+            self._init_mimi_convolution(module)
+        elif isinstance(module, MimiLayerScale):
+            init.constant_(module.scale, self.config.layer_scale_initial_scale)
+        elif isinstance(module, Qwen3TTSTokenizerConvNeXtBlock):
+            init.constant_(module.gamma, self.config.layer_scale_initial_scale)
+        elif isinstance(module, Qwen3TTSTokenizerSnakeBeta):
+            init.zeros_(module.alpha)
+            init.zeros_(module.beta)
+        elif isinstance(module, (Qwen3TTSTokenizerEncoderCodebook, Qwen3TTSTokenizerDecoderCodebook)):
+            self._init_codebook(module)
+
+    @staticmethod
+    def _init_mimi_convolution(module: MimiConv1d) -> None:
+        # These sizes are buffers that no checkpoint holds.
+        stride = module.conv.stride[0]
+        kernel_size = module.conv.dilation[0] * (module.conv.kernel_size[0] - 1) + 1
+        init.constant_(module.stride, stride)
+        init.constant_(module.kernel_size, kernel_size)
+        init.constant_(module.padding_total, kernel_size - stride)
+
+    @staticmethod
+    def _init_codebook(module: nn.Module) -> None:
+        init.ones_(module.cluster_usage)
+        if isinstance(module, Qwen3TTSTokenizerEncoderCodebook):
+            init.ones_(module.initialized)
+            init.normal_(module.embed_sum, mean=0.0, std=1.0)
+        else:
+            init.normal_(module.embedding_sum, mean=0.0, std=1.0)
 
 
 # Causal transformer, of the encoder and of the decoder
@@ -330,11 +393,21 @@ class Qwen3TTSTokenizerEncoderQuantizer(nn.Module):
         return torch.stack(codes + acoustic[0], dim=-1), torch.stack(distances + acoustic[1], dim=-1)
 
 
-class Qwen3TTSTokenizerEncoder(nn.Module):
-    """Waveform (batch, 1, samples) to latents (batch, hidden_size, frames), which `quantizer` turns into codes."""
+# trf-ignore: TRF057
+class Qwen3TTSTokenizerEncoder(Qwen3TTSTokenizerPreTrainedModel):
+    r"""
+    The encoder alone: waveform to latents, which `quantizer` turns into codes.
 
-    def __init__(self, config: Qwen3TTSTokenizerEncoderConfig, use_sliding_window: bool):
-        super().__init__()
+    Args:
+        config ([`Qwen3TTSTokenizerEncoderConfig`]): Its configuration.
+        use_sliding_window (`bool`): `encoder_use_sliding_window` of the codec.
+    """
+
+    config: Qwen3TTSTokenizerEncoderConfig
+    config_class = Qwen3TTSTokenizerEncoderConfig
+
+    def __init__(self, config: Qwen3TTSTokenizerEncoderConfig, use_sliding_window: bool = False):
+        super().__init__(config)
         self.encoder = MimiEncoder(config)
         window = config.sliding_window if use_sliding_window else None
         self.encoder_transformer = Qwen3TTSTokenizerTransformer(config, window)
@@ -349,8 +422,11 @@ class Qwen3TTSTokenizerEncoder(nn.Module):
             pad_mode="replicate",
         )
         self.quantizer = Qwen3TTSTokenizerEncoderQuantizer(config)
+        self.post_init()
 
+    # trf-ignore: TRF057
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
+        """Latents `(batch, hidden_size, frames)` of the waveforms `(batch, 1, samples)`."""
         hidden_states = self.encoder(input_values).transpose(1, 2)
         return self.downsample(self.encoder_transformer(hidden_states).transpose(1, 2))
 
@@ -519,11 +595,16 @@ class Qwen3TTSTokenizerDecoderBlock(nn.Module):
         return hidden_states
 
 
-class Qwen3TTSTokenizerDecoder(nn.Module):
-    """Codes (batch, frames, num_quantizers) to waveform (batch, frames * samples_per_frame) in [-1, 1]."""
+# trf-ignore: TRF057
+class Qwen3TTSTokenizerDecoder(Qwen3TTSTokenizerPreTrainedModel):
+    """The decoder alone: codes to waveform, whole or in pieces."""
+
+    config: Qwen3TTSTokenizerDecoderConfig
+    config_class = Qwen3TTSTokenizerDecoderConfig
+    main_input_name = "audio_codes"
 
     def __init__(self, config: Qwen3TTSTokenizerDecoderConfig):
-        super().__init__()
+        super().__init__(config)
         self.quantizer = Qwen3TTSTokenizerDecoderQuantizer(config)
         self.pre_conv = Qwen3TTSTokenizerCausalConv1d(config.codebook_dim, config.latent_dim, 3)
         self.pre_transformer = Qwen3TTSTokenizerDecoderTransformer(config)
@@ -545,10 +626,15 @@ class Qwen3TTSTokenizerDecoder(nn.Module):
                 Qwen3TTSTokenizerCausalConv1d(widths[-1], 1, 7),
             ]
         )
+        self.post_init()
 
-    def forward(self, codes: torch.LongTensor, context: LeftContext | None = None) -> torch.Tensor:
-        """Decode a whole signal, or with `context` the next piece of one; either has at least one frame."""
-        hidden_states = self.pre_conv(self.quantizer(codes), context).transpose(1, 2)
+    # trf-ignore: TRF057
+    def forward(self, audio_codes: torch.LongTensor, context: LeftContext | None = None) -> torch.Tensor:
+        """Waveform `(batch, frames * samples_per_frame)` in [-1, 1] of the codes `(batch, frames, num_quantizers)`.
+
+        With `context` they are the next piece of a signal, whose past it keeps. There must be at least one frame.
+        """
+        hidden_states = self.pre_conv(self.quantizer(audio_codes), context).transpose(1, 2)
         hidden_states = self.pre_transformer(hidden_states, context).transpose(1, 2)
         for transposed_convolution, convnext in self.upsample:
             hidden_states = convnext(transposed_convolution(hidden_states, context), context)
@@ -558,77 +644,15 @@ class Qwen3TTSTokenizerDecoder(nn.Module):
             hidden_states = block(hidden_states, context)
         audio = last(activation(hidden_states), context).clamp(-1, 1)[:, 0]
         if context is not None:
-            context.steps = context.steps + codes.shape[1]
+            context.steps = context.steps + audio_codes.shape[1]
         return audio
 
 
 # The codec
 
 
-class Qwen3TTSTokenizerPreTrainedModel(CompleteCheckpointMixin, PreTrainedAudioTokenizerBase):
-    """Base class: configuration and initialisation of the Qwen3-TTS tokenizer."""
-
-    config: Qwen3TTSTokenizerConfig
-    config_class = Qwen3TTSTokenizerConfig
-    conversion_script = "convert_qwen3_tts_tokenizer_to_hf.py"
-    base_model_prefix = "model"
-    main_input_name = "input_values"
-    input_modalities = "audio"
-    _no_split_modules = [
-        "Qwen3TTSTokenizerEncoderLayer",
-        "Qwen3TTSTokenizerDecoderLayer",
-        "Qwen3TTSTokenizerConvNeXtBlock",
-        "Qwen3TTSTokenizerResidualUnit",
-        "MimiEncoder",
-    ]
-    # Books are divided by their counts, which half precision is too coarse for.
-    _keep_in_fp32_modules_strict = ["codebook", "_codebook"]
-    # A flag of Mimi's training, which nothing here reads.
-    _keys_to_ignore_on_load_missing = [r"codebook\.initialized$"]
-    _supports_sdpa = True
-    _supports_flash_attn = True
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
-            # Variance-preserving: a codec is deep, a fixed small deviation would fade out.
-            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, MimiConv1d):
-            self._init_mimi_convolution(module)
-        elif isinstance(module, MimiLayerScale):
-            init.constant_(module.scale, self.config.decoder_config.layer_scale_initial_scale)
-        elif isinstance(module, Qwen3TTSTokenizerConvNeXtBlock):
-            init.constant_(module.gamma, self.config.decoder_config.layer_scale_initial_scale)
-        elif isinstance(module, Qwen3TTSTokenizerSnakeBeta):
-            init.zeros_(module.alpha)
-            init.zeros_(module.beta)
-        elif isinstance(module, (Qwen3TTSTokenizerEncoderCodebook, Qwen3TTSTokenizerDecoderCodebook)):
-            self._init_codebook(module)
-
-    @staticmethod
-    def _init_mimi_convolution(module: MimiConv1d) -> None:
-        # These sizes are buffers that no checkpoint holds.
-        stride = module.conv.stride[0]
-        kernel_size = module.conv.dilation[0] * (module.conv.kernel_size[0] - 1) + 1
-        init.constant_(module.stride, stride)
-        init.constant_(module.kernel_size, kernel_size)
-        init.constant_(module.padding_total, kernel_size - stride)
-
-    @staticmethod
-    def _init_codebook(module: Qwen3TTSTokenizerEncoderCodebook | Qwen3TTSTokenizerDecoderCodebook) -> None:
-        init.ones_(module.cluster_usage)
-        if isinstance(module, Qwen3TTSTokenizerEncoderCodebook):
-            init.ones_(module.initialized)
-            init.normal_(module.embed_sum, mean=0.0, std=1.0)
-        else:
-            init.normal_(module.embedding_sum, mean=0.0, std=1.0)
-
-
 # trf-ignore: TRF057
-class Qwen3TTSTokenizerModel(Qwen3TTSTokenizerPreTrainedModel):
+class Qwen3TTSTokenizerModel(Qwen3TTSTokenizerPreTrainedModel, PreTrainedAudioTokenizerBase):
     r"""
     The codec of Qwen3-TTS: 24 kHz waveform → 16 codes per frame of 80 ms → waveform.
 
@@ -861,7 +885,9 @@ class Qwen3TTSTokenizerModel(Qwen3TTSTokenizerPreTrainedModel):
 
 
 __all__ = [
+    "Qwen3TTSTokenizerDecoder",
     "Qwen3TTSTokenizerDecoderOutput",
+    "Qwen3TTSTokenizerEncoder",
     "Qwen3TTSTokenizerEncoderOutput",
     "Qwen3TTSTokenizerModel",
     "Qwen3TTSTokenizerOutput",
