@@ -37,8 +37,8 @@ class SnacEncoderOutput(ModelOutput):
     r"""
     Output of [`SnacModel.encode`].
 
-    audio_codes (`tuple(torch.LongTensor)`, one per quantizer, coarsest first, of shape `(batch, frames *
-        codes_per_frame)`): Codebook indices.
+    audio_codes (`tuple(torch.LongTensor)` of shape `(batch, frames * codes_per_frame)` each):
+        Codebook indices, one tensor per quantizer, coarsest first.
     quantized_representation (`torch.FloatTensor` of shape `(batch, hidden_size, latent_steps)`):
         Sum of the quantizers' outputs, what the decoder takes.
     code_lengths (`tuple(torch.LongTensor)` of shape `(batch,)` each):
