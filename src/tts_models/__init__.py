@@ -15,6 +15,20 @@ __version__ = "0.1.0"
 # Module -> the public names it defines, imported at first use.
 _PUBLIC_NAMES = {
     "models.maya1": ["Maya1Config", "Maya1ForConditionalGeneration", "Maya1PreTrainedModel", "Maya1Processor"],
+    "models.qwen3_tts": [
+        "Qwen3TTSCodePredictor",
+        "Qwen3TTSCodePredictorConfig",
+        "Qwen3TTSConfig",
+        "Qwen3TTSFeatureExtractor",
+        "Qwen3TTSForConditionalGeneration",
+        "Qwen3TTSPreTrainedModel",
+        "Qwen3TTSProcessor",
+        "Qwen3TTSSpeakerEncoder",
+        "Qwen3TTSSpeakerEncoderConfig",
+        "Qwen3TTSTalker",
+        "Qwen3TTSTalkerConfig",
+        "Qwen3TTSVoice",
+    ],
     "models.snac": [
         "SnacConfig",
         "SnacDecoderOutput",
@@ -31,6 +45,20 @@ _MODULE_OF = {name: module for module, names in _PUBLIC_NAMES.items() for name i
 
 if TYPE_CHECKING:
     from .models.maya1 import Maya1Config, Maya1ForConditionalGeneration, Maya1PreTrainedModel, Maya1Processor
+    from .models.qwen3_tts import (
+        Qwen3TTSCodePredictor,
+        Qwen3TTSCodePredictorConfig,
+        Qwen3TTSConfig,
+        Qwen3TTSFeatureExtractor,
+        Qwen3TTSForConditionalGeneration,
+        Qwen3TTSPreTrainedModel,
+        Qwen3TTSProcessor,
+        Qwen3TTSSpeakerEncoder,
+        Qwen3TTSSpeakerEncoderConfig,
+        Qwen3TTSTalker,
+        Qwen3TTSTalkerConfig,
+        Qwen3TTSVoice,
+    )
     from .models.snac import (
         SnacConfig,
         SnacDecoderOutput,
@@ -64,6 +92,18 @@ __all__ = [
     "Maya1ForConditionalGeneration",
     "Maya1PreTrainedModel",
     "Maya1Processor",
+    "Qwen3TTSCodePredictor",
+    "Qwen3TTSCodePredictorConfig",
+    "Qwen3TTSConfig",
+    "Qwen3TTSFeatureExtractor",
+    "Qwen3TTSForConditionalGeneration",
+    "Qwen3TTSPreTrainedModel",
+    "Qwen3TTSProcessor",
+    "Qwen3TTSSpeakerEncoder",
+    "Qwen3TTSSpeakerEncoderConfig",
+    "Qwen3TTSTalker",
+    "Qwen3TTSTalkerConfig",
+    "Qwen3TTSVoice",
     "SnacConfig",
     "SnacDecoderOutput",
     "SnacEncoderOutput",
