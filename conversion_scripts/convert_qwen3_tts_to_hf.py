@@ -26,8 +26,7 @@ from checkpoint_tools import (
 )
 from transformers import AutoTokenizer, GenerationConfig
 
-from tts_models import Qwen3TTSConfig, Qwen3TTSForConditionalGeneration, Qwen3TTSProcessor
-from tts_models.models.qwen3_tts_tokenizer import Qwen3TTSTokenizerModel
+from tts_models import Qwen3TTSConfig, Qwen3TTSForConditionalGeneration, Qwen3TTSProcessor, Qwen3TTSTokenizerModel
 
 
 CODEC_FOLDER, CODEC_PREFIX = "speech_tokenizer", "speech_tokenizer."

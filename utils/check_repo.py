@@ -28,6 +28,14 @@ def assigned_value(path: Path, name: str) -> object:
     return None
 
 
+def registered_folders(root: Path) -> dict[str, dict[str, str]]:
+    """The registration table by model folder, which mostly has the name of the model type."""
+    registration = root / "src/tts_models/registration.py"
+    folders = assigned_value(registration, "MODEL_FOLDERS") or {}
+    registered = assigned_value(registration, "REGISTERED_MODELS")
+    return {folders.get(model_type, model_type): classes for model_type, classes in registered.items()}
+
+
 def documented_pages(toctree: Path) -> set[str]:
     """Every `local:` entry of a table of contents."""
     return set(re.findall(r"^\s*-?\s*local:\s*(\S+)", toctree.read_text(encoding="utf-8"), re.MULTILINE))
@@ -36,7 +44,7 @@ def documented_pages(toctree: Path) -> set[str]:
 def check_registration(root: Path, model: str) -> list[str]:
     """The model is in the registration table, and its classes are public names of the package."""
     package = root / "src/tts_models"
-    classes = assigned_value(package / "registration.py", "REGISTERED_MODELS").get(model)
+    classes = registered_folders(root).get(model)
     if not classes:
         return ["is not in REGISTERED_MODELS of registration.py"]
     public = set(assigned_value(package / "__init__.py", "__all__"))
@@ -103,7 +111,7 @@ def check_repository(root: Path = ROOT) -> list[str]:
     """Every problem of the repository at `root`, one line each."""
     models = [folder.name for folder in model_folders(root)]
     problems = [f"{model}: {problem}" for model in models for check in CHECKS for problem in check(root, model)]
-    registered = assigned_value(root / "src/tts_models/registration.py", "REGISTERED_MODELS")
+    registered = registered_folders(root)
     problems += [f"{model}: registered, but has no folder" for model in sorted(set(registered) - set(models))]
     return problems + check_contents(root)
 

@@ -34,6 +34,12 @@ REGISTERED_MODELS: dict[str, dict[str, str]] = {
         "AutoProcessor": "Qwen3TTSProcessor",
         "AutoFeatureExtractor": "Qwen3TTSFeatureExtractor",
     },
+    "qwen3_tts_tokenizer_12hz": {
+        "AutoConfig": "Qwen3TTSTokenizerConfig",
+        "AutoModel": "Qwen3TTSTokenizerModel",
+        "AutoProcessor": "Qwen3TTSTokenizerFeatureExtractor",
+        "AutoFeatureExtractor": "Qwen3TTSTokenizerFeatureExtractor",
+    },
     "snac": {
         "AutoConfig": "SnacConfig",
         "AutoModel": "SnacModel",
@@ -41,6 +47,8 @@ REGISTERED_MODELS: dict[str, dict[str, str]] = {
         "AutoFeatureExtractor": "SnacFeatureExtractor",
     },
 }
+# Model types that released configurations spell differently from our folder: model type -> folder.
+MODEL_FOLDERS: dict[str, str] = {"qwen3_tts_tokenizer_12hz": "qwen3_tts_tokenizer"}
 
 _AUTO_PACKAGE = "transformers.models.auto"
 # Module of the Auto package -> its Auto classes, each with the mapping that backs it.
@@ -210,4 +218,4 @@ def register_models() -> None:
         sys.meta_path.insert(0, _AutoModuleFinder())
 
 
-__all__ = ["REGISTERED_MODELS", "register_models"]
+__all__ = ["MODEL_FOLDERS", "REGISTERED_MODELS", "register_models"]

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from tts_models.registration import REGISTERED_MODELS
+from tts_models.registration import MODEL_FOLDERS, REGISTERED_MODELS
 
 
 Inputs = dict[str, Any]
@@ -117,4 +117,5 @@ def speaking_model_types() -> list[str]:
 
 def load_tester(model_type: str) -> ModelTester:
     """The tester of a family; a registered family without one is a failed import, hence a failed test."""
-    return importlib.import_module(f"tests.models.{model_type}.tester").Tester()
+    folder = MODEL_FOLDERS.get(model_type, model_type)
+    return importlib.import_module(f"tests.models.{folder}.tester").Tester()
