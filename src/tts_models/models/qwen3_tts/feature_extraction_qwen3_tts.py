@@ -44,7 +44,7 @@ class Qwen3TTSFeatureExtractor(SequenceFeatureExtractor):
         fft_length (`int`, *optional*, defaults to 1024): Samples of a window.
         hop_length (`int`, *optional*, defaults to 256): Samples between windows.
         min_frequency (`float`, *optional*, defaults to 0.0): Lower edge of the bands, in Hz.
-        max_frequency (`float`, *optional*, defaults to 12000.0): Upper edge of the bands, in Hz.
+        max_frequency (`float`, *optional*): Upper edge of the bands, in Hz; half the rate by default.
         mel_floor (`float`, *optional*, defaults to 1e-5): Least energy of a band, before the logarithm.
     """
 
@@ -58,7 +58,7 @@ class Qwen3TTSFeatureExtractor(SequenceFeatureExtractor):
         fft_length: int = 1024,
         hop_length: int = 256,
         min_frequency: float = 0.0,
-        max_frequency: float = 12000.0,
+        max_frequency: float | None = None,
         mel_floor: float = 1e-5,
         **kwargs: Any,
     ) -> None:
@@ -66,7 +66,7 @@ class Qwen3TTSFeatureExtractor(SequenceFeatureExtractor):
         self.fft_length = fft_length
         self.hop_length = hop_length
         self.min_frequency = min_frequency
-        self.max_frequency = max_frequency
+        self.max_frequency = sampling_rate / 2 if max_frequency is None else max_frequency
         self.mel_floor = mel_floor
 
     @property
