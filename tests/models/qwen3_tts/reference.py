@@ -109,9 +109,7 @@ def run_generation(case: ReferenceCase) -> Iterator[Check]:
     decoding = frame_decoding(case, model, prompts)
     codes, hidden, logits = collect(decoding, model, batch_size)
     expected = case.output("logits_first_steps")
-    yield compare(
-        "logits_first_steps", torch.stack(logits[: expected.shape[1]], 1), expected, float_tolerance(case)
-    )
+    yield compare("logits_first_steps", torch.stack(logits[: expected.shape[1]], 1), expected, float_tolerance(case))
     for row in range(batch_size):
         yield case.check(f"codes.{row}", torch.stack(codes[row]), "codes")
         yield compare(f"hidden.{row}", torch.stack(hidden[row]), case.output(f"hidden.{row}"), float_tolerance(case))

@@ -1,6 +1,7 @@
-"""Runs the tables of Qwen3-TTS: prompts as strings and ids, emission schedules, tensors of the released checkpoints."""
+"""Runs the tables of Qwen3-TTS: prompts as strings and ids, emission schedules, tensors of released checkpoints."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from types import SimpleNamespace
 
 import convert_qwen3_tts_to_hf as conversion
@@ -59,7 +60,7 @@ def run_schedule(case: ReferenceCase) -> Iterator[Check]:
             if schedule.is_due(frame - sent) or frame == entry["frames"]:
                 after.append(frame)
                 sent = frame
-        actual[str(index)] = after, [1920 * (end - start) for start, end in zip([0, *after], after)]
+        actual[str(index)] = after, [1920 * (end - start) for start, end in pairwise([0, *after])]
         expected[str(index)] = entry["after_frames"], entry["frame_samples"]
     yield compare_rows("schedule", actual, expected)
 

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Configuration of Qwen3-TTS: the talker, its code predictor, the speaker encoder, and the codec they speak through."""
+"""Configuration of Qwen3-TTS: the talker, its code predictor, the speaker encoder, and the codec they use."""
 
 from typing import Any
 

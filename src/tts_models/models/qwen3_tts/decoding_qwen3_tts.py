@@ -116,8 +116,8 @@ class FrameWriter:
             first_embeds: Its row of the first code, `(batch, talker_hidden_size)`.
 
         Returns:
-            The codes `(batch, num_code_groups - 1)`, the sum of the frame's rows `(batch, talker_hidden_size)` with the
-            first code's, and the raw scores of every step, `(batch, vocab_size)` each.
+            The codes `(batch, num_code_groups - 1)`, the sum of the frame's rows `(batch, talker_hidden_size)`, the
+            first code's included, and the raw scores of every step, `(batch, vocab_size)` each.
         """
         predictor, cache = self.predictor, ReservedCache(self.num_layers)
         inputs, start = torch.stack([hidden_states, first_embeds], dim=1), 0

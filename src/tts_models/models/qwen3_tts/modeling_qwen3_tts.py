@@ -34,6 +34,7 @@ CODE_PREDICTOR_LOSS_WEIGHT = 0.3
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
 
+# trf-ignore: TRF057
 @dataclass
 class Qwen3TTSOutput(ModelOutput):
     """
@@ -95,9 +96,11 @@ class Qwen3TTSForConditionalGeneration(Qwen3TTSPreTrainedModel, Qwen3TTSGenerati
         super().__init__(config)
         self.talker = Qwen3TTSTalker._from_config(config.talker_config)
         self.speaker_encoder = None
+        # CODEPATH: the Base checkpoints have a speaker encoder; CustomVoice and VoiceDesign have none.
         if config.speaker_encoder_config is not None:
             self.speaker_encoder = Qwen3TTSSpeakerEncoder._from_config(config.speaker_encoder_config)
         self.speech_tokenizer = None
+        # CODEPATH: converted checkpoints hold their codec; released ones have it in a sub-folder (`from_pretrained`).
         if config.speech_tokenizer_config is not None:
             self.speech_tokenizer = Qwen3TTSTokenizerModel._from_config(config.speech_tokenizer_config)
         self._freeze_parts()
@@ -136,7 +139,7 @@ class Qwen3TTSForConditionalGeneration(Qwen3TTSPreTrainedModel, Qwen3TTSGenerati
 
     def set_codec(self, codec: Qwen3TTSTokenizerModel) -> None:
         """Speak through `codec` from now on, and save it with the model."""
-        self.config.speech_tokenizer_config = codec.config
+        self.config.update({"speech_tokenizer_config": codec.config})
         self.speech_tokenizer = codec.to(self.device).requires_grad_(False).eval()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -378,6 +381,7 @@ class Qwen3TTSTextProjection(nn.Module):
         return self.linear_fc2(F.silu(self.linear_fc1(hidden_states)))
 
 
+# trf-ignore: TRF057
 @dataclass
 class Qwen3TTSCodePredictorOutput(ModelOutput):
     """
@@ -406,6 +410,7 @@ class Qwen3TTSCodePredictor(Qwen3TTSPreTrainedModel):
             [nn.Linear(config.hidden_size, config.vocab_size, bias=False) for _ in range(groups)]
         )
         self.small_to_mtp_projection = nn.Identity()
+        # CODEPATH: the 1.7B checkpoints have a wider talker; in the 0.6B ones the widths agree.
         if config.talker_hidden_size != config.hidden_size:
             self.small_to_mtp_projection = nn.Linear(config.talker_hidden_size, config.hidden_size)
         self.post_init()

@@ -26,6 +26,7 @@ from ...loading import CompleteCheckpointMixin
 from .configuration_qwen3_tts import Qwen3TTSSpeakerEncoderConfig
 
 
+# trf-ignore: TRF057
 @dataclass
 class Qwen3TTSSpeakerEncoderOutput(ModelOutput):
     """
@@ -131,9 +132,7 @@ class Qwen3TTSRes2NetBlock(nn.Module):
         super().__init__()
         self.scale = scale
         width = channels // scale
-        self.blocks = nn.ModuleList(
-            [Qwen3TTSTimeDelayLayer(width, width, kernel, dilation) for _ in range(scale - 1)]
-        )
+        self.blocks = nn.ModuleList([Qwen3TTSTimeDelayLayer(width, width, kernel, dilation) for _ in range(scale - 1)])
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         first, *groups = hidden_states.chunk(self.scale, dim=1)

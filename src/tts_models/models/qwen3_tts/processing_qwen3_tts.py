@@ -201,6 +201,7 @@ class Qwen3TTSProcessor(SpeechProcessorMixin, ProcessorMixin):
         """Names of the speakers."""
         return sorted(self.speaker_ids)
 
+    # trf-ignore: TRF057
     def __call__(
         self,
         text: str | Sequence[str],
@@ -239,9 +240,7 @@ class Qwen3TTSProcessor(SpeechProcessorMixin, ProcessorMixin):
         transcripts = _spread("transcript", transcript, len(texts))
         instructions = _spread("instruct", instruct, len(texts))
         languages = _spread("language", language, len(texts))
-        rows = [
-            self._row(*each) for each in zip(texts, voices, transcripts, languages, instructions, strict=True)
-        ]
+        rows = [self._row(*each) for each in zip(texts, voices, transcripts, languages, instructions, strict=True)]
         return BatchFeature(_stack_rows(rows))
 
     def prepare_voice(

@@ -104,9 +104,7 @@ class PromptBuilder:
         )
         lengths = torch.tensor([len(prompt) for prompt, _ in built], device=inputs_embeds.device)
         mask = torch.arange(length, device=inputs_embeds.device) >= length - lengths[:, None]
-        trailing = torch.stack(
-            [torch.cat([rest, self.tts_pad.expand(steps - len(rest), -1)]) for _, rest in built]
-        )
+        trailing = torch.stack([torch.cat([rest, self.tts_pad.expand(steps - len(rest), -1)]) for _, rest in built])
         return PromptBatch(inputs_embeds, mask.long(), trailing, self.tts_pad[0])
 
     def build(self, row: PromptRow) -> tuple[torch.Tensor, torch.Tensor]:

@@ -52,9 +52,7 @@ class SpeechStream:
             out.
     """
 
-    def __init__(
-        self, codec: Qwen3TTSTokenizerModel, references: Sequence[torch.LongTensor | None]
-    ) -> None:
+    def __init__(self, codec: Qwen3TTSTokenizerModel, references: Sequence[torch.LongTensor | None]) -> None:
         self.rows = list(range(len(references)))
         self.waiting: list[torch.LongTensor] = []
         if all(codes is None for codes in references):
