@@ -72,6 +72,14 @@ class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
             subtalker_top_p=1.0,
         )
 
+    def _complete_generation_config(self) -> None:
+        """Give the settings of a checkpoint the family's own values where they say nothing: released ones leave out the
+        end and the minimum length, which upstream's code adds."""
+        complete = self._default_generation_config()
+        stated = {name: value for name, value in self.generation_config.to_dict().items() if value is not None}
+        complete.update(**stated, allow_custom_entries=True)
+        self.generation_config = complete
+
     def generate(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -256,7 +264,7 @@ class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         sampling = GenerationConfig(do_sample=bool(config.subtalker_dosample))
         if sampling.do_sample:
             for name in ("temperature", "top_k", "top_p"):
-                setattr(sampling, name, getattr(config, f"subtalker_{name}"))
+                setattr(sampling, name, getattr(config, f"subtalker_{name}", None))
         return self._get_logits_processor(sampling, 0, device=self.device)
 
     def _samplers(self, request: Qwen3TTSRequest) -> tuple[RowSampler, RowSampler]:

@@ -125,6 +125,7 @@ class Qwen3TTSForConditionalGeneration(Qwen3TTSPreTrainedModel, Qwen3TTSGenerati
             hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
             model.set_codec(cls._released_codec(pretrained_model_name_or_path, hub))
         model._freeze_parts()
+        model._complete_generation_config()
         return loaded
 
     @classmethod
