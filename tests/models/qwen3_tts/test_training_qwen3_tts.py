@@ -129,5 +129,3 @@ def test_shipped_loss_differs() -> None:
 def test_bad_batches_are_refused(texts: list, codes: list) -> None:
     with pytest.raises(ValueError, match="text_ids|audio_codes"):
         training_batch(Tester().config(), texts, codes)
-
-

@@ -73,8 +73,10 @@ class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         )
 
     def _complete_generation_config(self) -> None:
-        """Give the settings of a checkpoint the family's own values where they say nothing: released ones leave out the
-        end and the minimum length, which upstream's code adds."""
+        """Give a checkpoint's settings the family's own values where they say nothing.
+
+        Released ones leave out the end and the minimum length, which upstream's code adds.
+        """
         complete = self._default_generation_config()
         stated = {name: value for name, value in self.generation_config.to_dict().items() if value is not None}
         complete.update(**stated, allow_custom_entries=True)
