@@ -178,7 +178,7 @@ class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         config, tensors = self._resolve_generation_config(generation_config, kwargs)
         checked = check_inputs(input_ids, tensors, self.device)
         if self.speech_tokenizer is None:
-            raise ValueError("The model has no codec to speak through: give it one with `set_codec`.")
+            raise ValueError("The model has no codec to speak through: give it one with `attach_codec`.")
         rows = prompt_rows(checked, self.config)
         seeds = resolve_row_seeds(len(rows), options.seed, options.generator)
         end_ids(self.config, config)

@@ -123,7 +123,7 @@ class Qwen3TTSForConditionalGeneration(Qwen3TTSPreTrainedModel, Qwen3TTSGenerati
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if model.speech_tokenizer is None:
             hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
-            model.set_codec(cls._released_codec(pretrained_model_name_or_path, hub))
+            model.attach_codec(cls._released_codec(pretrained_model_name_or_path, hub))
         model._freeze_parts()
         model._complete_generation_config()
         return loaded
@@ -138,7 +138,7 @@ class Qwen3TTSForConditionalGeneration(Qwen3TTSPreTrainedModel, Qwen3TTSGenerati
                 f"with `conversion_scripts/{cls.conversion_script}`."
             ) from error
 
-    def set_codec(self, codec: Qwen3TTSTokenizerModel) -> None:
+    def attach_codec(self, codec: Qwen3TTSTokenizerModel) -> None:
         """Speak through `codec` from now on, and save it with the model."""
         self.config.update({"speech_tokenizer_config": codec.config})
         self.speech_tokenizer = codec.to(self.device).requires_grad_(False).eval()
