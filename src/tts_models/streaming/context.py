@@ -19,8 +19,8 @@ class LeftContext:
         batch_size: Rows of every piece.
 
     Attributes:
-        steps (`torch.LongTensor` of shape `(batch_size,)`, on the CPU): Steps that each row has seen, counted by whoever
-            runs the layers.
+        steps (`torch.LongTensor` of shape `(batch_size,)`, on the CPU): Steps that each row has seen, counted by
+            whoever runs the layers.
         tensors (`dict`): What each layer kept, batch first.
     """
 

@@ -24,8 +24,8 @@ from transformers.modeling_rope_utils import RopeParameters
 @strict
 class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
     r"""
-    Configuration of the encoder of a [`Qwen3TTSTokenizerModel`], which is that of Mimi: a strided convolution network, a
-    causal transformer, a strided convolution and a split residual quantizer. The fields mean what they mean in
+    Configuration of the encoder of a [`Qwen3TTSTokenizerModel`], which is that of Mimi: a strided convolution network,
+    a causal transformer, a strided convolution and a split residual quantizer. The fields mean what they mean in
     [`~transformers.MimiConfig`]; the defaults are those of the released codec.
 
     Args:
@@ -34,12 +34,12 @@ class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
         audio_channels (`int`, defaults to 1): Channels of the audio.
         num_filters (`int`, defaults to 64): Channels after the first convolution; doubled by each block.
         upsampling_ratios (`list[int]`, defaults to `[8, 6, 5, 4]`): Strides of the blocks, last block first.
-        kernel_size, residual_kernel_size, last_kernel_size (`int`, defaults to 7, 3 and 3): Kernels of the convolutions.
+        kernel_size, residual_kernel_size, last_kernel_size (`int`, defaults to 7, 3 and 3): Kernels.
         num_residual_layers (`int`, defaults to 1): Residual units per block.
         dilation_growth_rate (`int`, defaults to 2): Factor of the dilation from one residual unit to the next.
         compress (`int`, defaults to 2): Factor by which a residual unit narrows its channels.
         use_causal_conv (`bool`, defaults to `True`): Whether no convolution looks ahead.
-        use_conv_shortcut (`bool`, defaults to `False`): Whether the residual units have a convolution on their shortcut.
+        use_conv_shortcut (`bool`, defaults to `False`): Whether a residual unit's shortcut has a convolution.
         pad_mode (`str`, defaults to `"constant"`): How the convolutions pad.
         hidden_size (`int`, defaults to 512): Channels of the latent, and width of the transformer.
         intermediate_size (`int`, defaults to 2048): Width of the transformer's feed-forward layers.
@@ -56,6 +56,7 @@ class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
         rope_parameters (`dict`, *optional*): Rotary embedding; base 10000 when absent.
         sliding_window (`int`, defaults to 250): Steps that a step sees, itself included, where
             `encoder_use_sliding_window` is set.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of freshly initialised linear layers.
         num_quantizers (`int`, defaults to 32): Codebooks, semantic ones included.
         num_semantic_quantizers (`int`, defaults to 1): Codebooks of the semantic branch.
         codebook_size (`int`, defaults to 2048): Entries per codebook.
@@ -93,6 +94,7 @@ class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
     max_position_embeddings: int = 8000
     rope_parameters: RopeParameters | dict | None = None
     sliding_window: int = 250
+    initializer_range: float = 0.02
     num_quantizers: int = 32
     num_semantic_quantizers: int = 1
     codebook_size: int = 2048
@@ -100,6 +102,8 @@ class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.upsampling_ratios = list(self.upsampling_ratios)
+        # Mimi's configuration saves its frame rate under this name.
+        self.frame_rate = kwargs.pop("_frame_rate", None) or self.frame_rate
         super().__post_init__(**kwargs)
 
     @property
@@ -138,6 +142,7 @@ class Qwen3TTSTokenizerDecoderConfig(PreTrainedConfig):
         max_position_embeddings (`int`, defaults to 8000): Positions that the released codec was made for.
         rope_parameters (`dict`, *optional*): Rotary embedding; base 10000 when absent.
         sliding_window (`int`, defaults to 72): Frames that a frame sees in every layer, itself included.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of freshly initialised linear layers.
         upsampling_ratios (`list[int]`, defaults to `[2, 2]`): Strides of the ConvNeXt stages.
         decoder_dim (`int`, defaults to 1536): Channels entering the convolution stack; halved by each block.
         upsample_rates (`list[int]`, defaults to `[8, 5, 4, 3]`): Strides of the convolution stack's blocks.
@@ -164,6 +169,7 @@ class Qwen3TTSTokenizerDecoderConfig(PreTrainedConfig):
     max_position_embeddings: int = 8000
     rope_parameters: RopeParameters | dict | None = None
     sliding_window: int = 72
+    initializer_range: float = 0.02
     upsampling_ratios: list[int] | tuple[int, ...] = (2, 2)
     decoder_dim: int = 1536
     upsample_rates: list[int] | tuple[int, ...] = (8, 5, 4, 3)
@@ -201,7 +207,6 @@ class Qwen3TTSTokenizerConfig(PreTrainedConfig):
         decode_upsample_rate (`int`, defaults to 1920): Output samples per frame.
         encoder_use_sliding_window (`bool`, defaults to `False`): Whether the encoder's attention sees
             `encoder_config.sliding_window` steps (10 s) only, as in Mimi. The released codec runs without.
-        initializer_range (`float`, defaults to 0.02): Standard deviation of freshly initialised linear layers.
         commitment_loss_weight (`float`, defaults to 0.25): Weight of the commitment loss in
             `Qwen3TTSTokenizerOutput.loss`.
 
@@ -230,7 +235,6 @@ class Qwen3TTSTokenizerConfig(PreTrainedConfig):
     encode_downsample_rate: int = 1920
     decode_upsample_rate: int = 1920
     encoder_use_sliding_window: bool = False
-    initializer_range: float = 0.02
     commitment_loss_weight: float = 0.25
 
     def __post_init__(self, **kwargs):
@@ -255,9 +259,9 @@ class Qwen3TTSTokenizerConfig(PreTrainedConfig):
         kept = self.encoder_valid_num_quantizers
         if kept != decoder.num_quantizers or not encoder.num_semantic_quantizers < kept <= encoder.num_quantizers:
             raise ValueError(
-                f"`encoder_valid_num_quantizers` must be the {decoder.num_quantizers} codebooks of the decoder, more than "
-                f"the {encoder.num_semantic_quantizers} semantic ones and at most the {encoder.num_quantizers} of the "
-                f"encoder, got {kept}."
+                f"`encoder_valid_num_quantizers` must be the {decoder.num_quantizers} codebooks of the decoder, more "
+                f"than the {encoder.num_semantic_quantizers} semantic ones and at most the {encoder.num_quantizers} "
+                f"of the encoder, got {kept}."
             )
         if encoder.codebook_size != decoder.codebook_size:
             raise ValueError(

@@ -13,8 +13,8 @@
 # limitations under the License.
 """Qwen3-TTS tokenizer, 12 Hz: the neural audio codec of Qwen3-TTS (arXiv 2601.15621; upstream package `qwen-tts`).
 
-The encoder is Mimi's. The decoder is causal from end to end, so one code path runs it offline and in pieces: its layers
-take the steps before a piece from a `LeftContext`.
+The encoder is Mimi's. The decoder is causal from end to end, so one code path runs it offline and in pieces: its
+layers take the steps before a piece from a `LeftContext`.
 """
 
 import math
@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import initialization as init
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedAudioTokenizerBase
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedAudioTokenizerBase, PreTrainedModel
 from transformers.models.mimi.modeling_mimi import (
     MimiConv1d,
     MimiEncoder,
@@ -99,6 +99,69 @@ class Qwen3TTSTokenizerOutput(ModelOutput):
     audio_values: torch.FloatTensor | None = None
     audio_codes: torch.LongTensor | None = None
     commitment_loss: torch.FloatTensor | None = None
+
+
+# trf-ignore: TRF057
+class Qwen3TTSTokenizerPreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
+    """Base class: configuration and initialisation of the Qwen3-TTS tokenizer and its parts."""
+
+    config: Qwen3TTSTokenizerConfig
+    config_class = Qwen3TTSTokenizerConfig
+    conversion_script = "convert_qwen3_tts_tokenizer_to_hf.py"
+    base_model_prefix = "model"
+    main_input_name = "input_values"
+    input_modalities = "audio"
+    _no_split_modules = [
+        "Qwen3TTSTokenizerEncoderLayer",
+        "Qwen3TTSTokenizerDecoderLayer",
+        "Qwen3TTSTokenizerConvNeXtBlock",
+        "Qwen3TTSTokenizerResidualUnit",
+        "MimiEncoder",
+    ]
+    # Books are divided by their counts, which half precision is too coarse for.
+    _keep_in_fp32_modules_strict = ["codebook", "_codebook"]
+    # A flag of Mimi's training, which nothing here reads.
+    _keys_to_ignore_on_load_missing = [r"codebook\.initialized$"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
+            # Variance-preserving: a codec is deep, a fixed small deviation would fade out.
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, MimiConv1d):
+            self._init_mimi_convolution(module)
+        elif isinstance(module, MimiLayerScale):
+            init.constant_(module.scale, self.config.layer_scale_initial_scale)
+        elif isinstance(module, Qwen3TTSTokenizerConvNeXtBlock):
+            init.constant_(module.gamma, self.config.layer_scale_initial_scale)
+        elif isinstance(module, Qwen3TTSTokenizerSnakeBeta):
+            init.zeros_(module.alpha)
+            init.zeros_(module.beta)
+        elif isinstance(module, (Qwen3TTSTokenizerEncoderCodebook, Qwen3TTSTokenizerDecoderCodebook)):
+            self._init_codebook(module)
+
+    @staticmethod
+    def _init_mimi_convolution(module: MimiConv1d) -> None:
+        # These sizes are buffers that no checkpoint holds.
+        stride = module.conv.stride[0]
+        kernel_size = module.conv.dilation[0] * (module.conv.kernel_size[0] - 1) + 1
+        init.constant_(module.stride, stride)
+        init.constant_(module.kernel_size, kernel_size)
+        init.constant_(module.padding_total, kernel_size - stride)
+
+    @staticmethod
+    def _init_codebook(module: nn.Module) -> None:
+        init.ones_(module.cluster_usage)
+        if isinstance(module, Qwen3TTSTokenizerEncoderCodebook):
+            init.ones_(module.initialized)
+            init.normal_(module.embed_sum, mean=0.0, std=1.0)
+        else:
+            init.normal_(module.embedding_sum, mean=0.0, std=1.0)
 
 
 # Causal transformer, of the encoder and of the decoder
@@ -244,9 +307,7 @@ class Qwen3TTSTokenizerTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.sliding_window = sliding_window
-        self.layers = nn.ModuleList(
-            self.layer_class(config, sliding_window) for _ in range(config.num_hidden_layers)
-        )
+        self.layers = nn.ModuleList(self.layer_class(config, sliding_window) for _ in range(config.num_hidden_layers))
         self.rotary_emb = MimiRotaryEmbedding(config)
 
     def forward(self, hidden_states: torch.Tensor, context: LeftContext | None = None) -> torch.Tensor:
@@ -291,7 +352,7 @@ class Qwen3TTSTokenizerEncoderQuantizerLayer(nn.Module):
 
 
 class Qwen3TTSTokenizerEncoderBranch(nn.Module):
-    """Residual quantizers in a narrower space. `output_proj` is part of Mimi's checkpoint; encoding has no use for it."""
+    """Residual quantizers in a narrower space. `output_proj` is in the checkpoint; encoding has no use for it."""
 
     def __init__(self, config: Qwen3TTSTokenizerEncoderConfig, num_quantizers: int):
         super().__init__()
@@ -323,18 +384,30 @@ class Qwen3TTSTokenizerEncoderQuantizer(nn.Module):
         self.acoustic_residual_vector_quantizer = Qwen3TTSTokenizerEncoderBranch(config, num_acoustic_quantizers)
 
     def forward(self, latents: torch.Tensor, num_quantizers: int) -> tuple[torch.LongTensor, torch.Tensor]:
-        """Codes of the latents (batch, channels, frames), and the mean squared distances of what was quantized from the
-        codebook entries; both (batch, frames, num_quantizers)."""
+        """Codes of the latents (batch, channels, frames), and mean squared distances of what was quantized.
+
+        Both are (batch, frames, num_quantizers).
+        """
         codes, distances = self.semantic_residual_vector_quantizer(latents, self.num_semantic_quantizers)
         acoustic = self.acoustic_residual_vector_quantizer(latents, num_quantizers - self.num_semantic_quantizers)
         return torch.stack(codes + acoustic[0], dim=-1), torch.stack(distances + acoustic[1], dim=-1)
 
 
-class Qwen3TTSTokenizerEncoder(nn.Module):
-    """Waveform (batch, 1, samples) to latents (batch, hidden_size, frames), which `quantizer` turns into codes."""
+# trf-ignore: TRF057
+class Qwen3TTSTokenizerEncoder(Qwen3TTSTokenizerPreTrainedModel):
+    r"""
+    The encoder alone: waveform to latents, which `quantizer` turns into codes.
 
-    def __init__(self, config: Qwen3TTSTokenizerEncoderConfig, use_sliding_window: bool):
-        super().__init__()
+    Args:
+        config ([`Qwen3TTSTokenizerEncoderConfig`]): Its configuration.
+        use_sliding_window (`bool`): `encoder_use_sliding_window` of the codec.
+    """
+
+    config: Qwen3TTSTokenizerEncoderConfig
+    config_class = Qwen3TTSTokenizerEncoderConfig
+
+    def __init__(self, config: Qwen3TTSTokenizerEncoderConfig, use_sliding_window: bool = False):
+        super().__init__(config)
         self.encoder = MimiEncoder(config)
         window = config.sliding_window if use_sliding_window else None
         self.encoder_transformer = Qwen3TTSTokenizerTransformer(config, window)
@@ -349,8 +422,11 @@ class Qwen3TTSTokenizerEncoder(nn.Module):
             pad_mode="replicate",
         )
         self.quantizer = Qwen3TTSTokenizerEncoderQuantizer(config)
+        self.post_init()
 
+    # trf-ignore: TRF057
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
+        """Latents `(batch, hidden_size, frames)` of the waveforms `(batch, 1, samples)`."""
         hidden_states = self.encoder(input_values).transpose(1, 2)
         return self.downsample(self.encoder_transformer(hidden_states).transpose(1, 2))
 
@@ -361,9 +437,7 @@ class Qwen3TTSTokenizerEncoder(nn.Module):
 class Qwen3TTSTokenizerCausalConv1d(nn.Module):
     """Convolution that looks back only."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1, groups: int = 1
-    ):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1, groups: int = 1):
         super().__init__()
         self.conv = nn.Conv1d(in_channels, out_channels, kernel_size, dilation=dilation, groups=groups)
         self.look_back = dilation * (kernel_size - 1)
@@ -441,7 +515,7 @@ class Qwen3TTSTokenizerDecoderBranch(nn.Module):
 
 
 class Qwen3TTSTokenizerDecoderQuantizer(nn.Module):
-    """Codes (batch, frames, num_quantizers) to (batch, codebook_dim, frames): the first codebook apart, then the rest."""
+    """Codes (batch, frames, num_quantizers) to (batch, codebook_dim, frames): the first codebook and the others."""
 
     def __init__(self, config: Qwen3TTSTokenizerDecoderConfig):
         super().__init__()
@@ -521,11 +595,16 @@ class Qwen3TTSTokenizerDecoderBlock(nn.Module):
         return hidden_states
 
 
-class Qwen3TTSTokenizerDecoder(nn.Module):
-    """Codes (batch, frames, num_quantizers) to waveform (batch, frames * samples_per_frame) in [-1, 1]."""
+# trf-ignore: TRF057
+class Qwen3TTSTokenizerDecoder(Qwen3TTSTokenizerPreTrainedModel):
+    """The decoder alone: codes to waveform, whole or in pieces."""
+
+    config: Qwen3TTSTokenizerDecoderConfig
+    config_class = Qwen3TTSTokenizerDecoderConfig
+    main_input_name = "audio_codes"
 
     def __init__(self, config: Qwen3TTSTokenizerDecoderConfig):
-        super().__init__()
+        super().__init__(config)
         self.quantizer = Qwen3TTSTokenizerDecoderQuantizer(config)
         self.pre_conv = Qwen3TTSTokenizerCausalConv1d(config.codebook_dim, config.latent_dim, 3)
         self.pre_transformer = Qwen3TTSTokenizerDecoderTransformer(config)
@@ -547,10 +626,15 @@ class Qwen3TTSTokenizerDecoder(nn.Module):
                 Qwen3TTSTokenizerCausalConv1d(widths[-1], 1, 7),
             ]
         )
+        self.post_init()
 
-    def forward(self, codes: torch.LongTensor, context: LeftContext | None = None) -> torch.Tensor:
-        """Decode a whole signal, or with `context` the next piece of one; either has at least one frame."""
-        hidden_states = self.pre_conv(self.quantizer(codes), context).transpose(1, 2)
+    # trf-ignore: TRF057
+    def forward(self, audio_codes: torch.LongTensor, context: LeftContext | None = None) -> torch.Tensor:
+        """Waveform `(batch, frames * samples_per_frame)` in [-1, 1] of the codes `(batch, frames, num_quantizers)`.
+
+        With `context` they are the next piece of a signal, whose past it keeps. There must be at least one frame.
+        """
+        hidden_states = self.pre_conv(self.quantizer(audio_codes), context).transpose(1, 2)
         hidden_states = self.pre_transformer(hidden_states, context).transpose(1, 2)
         for transposed_convolution, convnext in self.upsample:
             hidden_states = convnext(transposed_convolution(hidden_states, context), context)
@@ -560,77 +644,15 @@ class Qwen3TTSTokenizerDecoder(nn.Module):
             hidden_states = block(hidden_states, context)
         audio = last(activation(hidden_states), context).clamp(-1, 1)[:, 0]
         if context is not None:
-            context.steps = context.steps + codes.shape[1]
+            context.steps = context.steps + audio_codes.shape[1]
         return audio
 
 
 # The codec
 
 
-class Qwen3TTSTokenizerPreTrainedModel(CompleteCheckpointMixin, PreTrainedAudioTokenizerBase):
-    """Base class: configuration and initialisation of the Qwen3-TTS tokenizer."""
-
-    config: Qwen3TTSTokenizerConfig
-    config_class = Qwen3TTSTokenizerConfig
-    conversion_script = "convert_qwen3_tts_tokenizer_to_hf.py"
-    base_model_prefix = "model"
-    main_input_name = "input_values"
-    input_modalities = "audio"
-    _no_split_modules = [
-        "Qwen3TTSTokenizerEncoderLayer",
-        "Qwen3TTSTokenizerDecoderLayer",
-        "Qwen3TTSTokenizerConvNeXtBlock",
-        "Qwen3TTSTokenizerResidualUnit",
-        "MimiResnetBlock",
-    ]
-    # Books are divided by their counts, which half precision is too coarse for.
-    _keep_in_fp32_modules_strict = ["codebook", "_codebook"]
-    # A flag of Mimi's training, which nothing here reads.
-    _keys_to_ignore_on_load_missing = [r"codebook\.initialized$"]
-    _supports_sdpa = True
-    _supports_flash_attn = True
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
-            # Variance-preserving: a codec is deep, a fixed small deviation would fade out.
-            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, MimiConv1d):
-            self._init_mimi_convolution(module)
-        elif isinstance(module, MimiLayerScale):
-            init.constant_(module.scale, self.config.decoder_config.layer_scale_initial_scale)
-        elif isinstance(module, Qwen3TTSTokenizerConvNeXtBlock):
-            init.constant_(module.gamma, self.config.decoder_config.layer_scale_initial_scale)
-        elif isinstance(module, Qwen3TTSTokenizerSnakeBeta):
-            init.zeros_(module.alpha)
-            init.zeros_(module.beta)
-        elif isinstance(module, (Qwen3TTSTokenizerEncoderCodebook, Qwen3TTSTokenizerDecoderCodebook)):
-            self._init_codebook(module)
-
-    @staticmethod
-    def _init_mimi_convolution(module: MimiConv1d) -> None:
-        # These sizes are buffers that no checkpoint holds.
-        stride = module.conv.stride[0]
-        kernel_size = module.conv.dilation[0] * (module.conv.kernel_size[0] - 1) + 1
-        init.constant_(module.stride, stride)
-        init.constant_(module.kernel_size, kernel_size)
-        init.constant_(module.padding_total, kernel_size - stride)
-
-    @staticmethod
-    def _init_codebook(module: Qwen3TTSTokenizerEncoderCodebook | Qwen3TTSTokenizerDecoderCodebook) -> None:
-        init.ones_(module.cluster_usage)
-        if isinstance(module, Qwen3TTSTokenizerEncoderCodebook):
-            init.ones_(module.initialized)
-            init.normal_(module.embed_sum, mean=0.0, std=1.0)
-        else:
-            init.normal_(module.embedding_sum, mean=0.0, std=1.0)
-
-
 # trf-ignore: TRF057
-class Qwen3TTSTokenizerModel(Qwen3TTSTokenizerPreTrainedModel):
+class Qwen3TTSTokenizerModel(Qwen3TTSTokenizerPreTrainedModel, PreTrainedAudioTokenizerBase):
     r"""
     The codec of Qwen3-TTS: 24 kHz waveform → 16 codes per frame of 80 ms → waveform.
 
@@ -722,8 +744,8 @@ class Qwen3TTSTokenizerModel(Qwen3TTSTokenizerPreTrainedModel):
     ) -> Qwen3TTSTokenizerDecoderOutput:
         r"""
         Decode in chunks that know only a few frames of what came before: what the `qwen-tts` package does. From the
-        second chunk on the audio differs from [`~Qwen3TTSTokenizerModel.decode`], because the attention looks back much
-        further; meant for comparisons with that package.
+        second chunk on the audio differs from [`~Qwen3TTSTokenizerModel.decode`], because the attention looks back
+        much further; meant for comparisons with that package.
 
         Args:
             audio_codes (`torch.LongTensor` of shape `(batch, frames, num_codebooks)`): As for `decode`.
@@ -746,9 +768,7 @@ class Qwen3TTSTokenizerModel(Qwen3TTSTokenizerPreTrainedModel):
 
     # trf-ignore: TRF057
     @can_return_tuple
-    def forward(
-        self, input_values: torch.Tensor, padding_mask: torch.Tensor | None = None
-    ) -> Qwen3TTSTokenizerOutput:
+    def forward(self, input_values: torch.Tensor, padding_mask: torch.Tensor | None = None) -> Qwen3TTSTokenizerOutput:
         r"""
         Encode and decode; the reconstruction is cut to the length of the input.
 
@@ -824,9 +844,9 @@ class Qwen3TTSTokenizerModel(Qwen3TTSTokenizerPreTrainedModel):
     def _rows_encoded_together(self, lengths: list[int]) -> list[list[int]]:
         # The convolutions fill the last, partial frame in their own way, which zeros in the waveform do not reproduce.
         # Rows that end with a whole frame do not hear the padding.
-        groups: dict[int, list[int]] = {}
+        rate, groups = self.config.encode_downsample_rate, {}
         for row, length in enumerate(lengths):
-            groups.setdefault(length if length % self.config.encode_downsample_rate else 0, []).append(row)
+            groups.setdefault((length % rate != 0) * length, []).append(row)
         return list(groups.values())
 
     def _check_input_values(
@@ -865,7 +885,9 @@ class Qwen3TTSTokenizerModel(Qwen3TTSTokenizerPreTrainedModel):
 
 
 __all__ = [
+    "Qwen3TTSTokenizerDecoder",
     "Qwen3TTSTokenizerDecoderOutput",
+    "Qwen3TTSTokenizerEncoder",
     "Qwen3TTSTokenizerEncoderOutput",
     "Qwen3TTSTokenizerModel",
     "Qwen3TTSTokenizerOutput",
