@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LogitsProcessor
+from transformers import GenerationConfig, LogitsProcessor
 
 from tests.common.comparing import assert_close
 from tests.models.qwen3_tts.tester import GROUPS, Tester, prepared_voice
 from tts_models import Qwen3TTSForConditionalGeneration, SpeechOutput
+from tts_models.models.qwen3_tts.prompt_qwen3_tts import PromptBuilder
 from tts_models.speech_generation import collect_stream
 from tts_models.streaming.pcm import pcm_chunks
 
@@ -206,6 +207,31 @@ def test_predictor_has_its_own_sampling(named: Qwen3TTSForConditionalGeneration)
     cold = named.generate(**inputs, seed=0, do_sample=False, subtalker_dosample=True, subtalker_top_k=1, max_frames=6)
     greedy = named.generate(**inputs, seed=0, do_sample=False, max_frames=6)
     assert torch.equal(cold.audio_codes[0], greedy.audio_codes[0])
+
+
+def test_greedy_configuration_equals_the_keyword(named: Qwen3TTSForConditionalGeneration) -> None:
+    inputs = prompts("custom_voice")
+    config = GenerationConfig(do_sample=False, max_new_tokens=9)
+    by_config = named.generate(**inputs, generation_config=config, seed=1)
+    assert torch.equal(by_config.audio_codes[0], named.generate(**inputs, seed=0, **GREEDY).audio_codes[0])
+
+
+@pytest.mark.parametrize("non_streaming_mode", [True, False])
+@pytest.mark.parametrize(("kind", "options"), list(modes()))
+def test_length_of_a_prompt_is_known_before_it_is_built(
+    kind: str, options: dict, non_streaming_mode: bool, request: pytest.FixtureRequest
+) -> None:
+    model = request.getfixturevalue({"custom_voice": "named", "base": "base", "voice_design": "design"}[kind])
+    inputs = prompts(kind, **options) | {"non_streaming_mode": non_streaming_mode}
+    row = model._prepare_request(inputs.pop("input_ids"), None, inputs).rows[0]
+    assert len(PromptBuilder(model).build(row)[0]) == row.length
+
+
+def test_prompt_beyond_the_context_is_refused_before_the_first_chunk() -> None:
+    model = Tester().model(kind="base", talker={"max_position_embeddings": 64})
+    inputs = prompts("base", voice=prepared_voice(frames=60))
+    with pytest.raises(ValueError, match="context"):
+        model.generate_stream(**inputs)
 
 
 def test_streaming_text_reads_a_token_per_frame(named: Qwen3TTSForConditionalGeneration) -> None:

@@ -100,6 +100,15 @@ def test_recording_equals_the_voice_prepared_from_it(
     assert other.shape != expected.shape or not torch.equal(other, expected)
 
 
+def test_silence_is_appended_for_the_codec_alone(base: Qwen3TTSForConditionalGeneration) -> None:
+    processor, audio = Tester().processor("base"), (recording(1.0), RATE)
+    plain, silent = (processor.prepare_voice(base, audio, "A b.", append_silence=each) for each in (0.0, 0.1))
+    assert len(silent.reference_codes) == len(plain.reference_codes) + 10
+    assert torch.equal(silent.speaker_embedding, plain.speaker_embedding)
+    with pytest.raises(ValueError, match="append_silence"):
+        processor.prepare_voice(base, audio, append_silence=-1.0)
+
+
 def test_rate_of_a_recording_is_brought_to_the_models(base: Qwen3TTSForConditionalGeneration) -> None:
     processor = Tester().processor("base")
     same, higher = (

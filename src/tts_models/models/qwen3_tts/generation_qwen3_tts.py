@@ -182,13 +182,14 @@ class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         rows = prompt_rows(checked, self.config)
         seeds = resolve_row_seeds(len(rows), options.seed, options.generator)
         end_ids(self.config, config)
-        longest = max(len(row.input_ids) for row in rows)
-        token_limits(self.config, config, options, [longest])
+        token_limits(self.config, config, options, [row.length for row in rows])
         self._hear_voices(rows, checked)
         for row in rows:
             is_cloned = row.speaker_embedding is not None
             given = options.non_streaming_mode
             row.non_streaming_mode = not is_cloned if given is None else bool(given)
+        # Now with what the recordings and the mode add.
+        token_limits(self.config, config, options, [row.length for row in rows])
         return Qwen3TTSRequest(rows, seeds, config, options)
 
     def _resolve_generation_config(
@@ -197,9 +198,11 @@ class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         """The parameters, and the keywords that are none of them."""
         if kwargs.get("do_sample") is False:
             # The defaults that only matter when sampling: left in, transformers warns about each of them.
-            unused = {"temperature": None, "top_p": None, "top_k": None}
-            kwargs = {**unused, "subtalker_dosample": False, **kwargs}
+            kwargs = {"temperature": None, "top_p": None, "top_k": None, **kwargs}
         config, rest = self._prepare_generation_config(generation_config, **kwargs)
+        is_greedy = kwargs.get("do_sample", getattr(generation_config, "do_sample", None)) is False
+        if is_greedy and "subtalker_dosample" not in kwargs and not hasattr(generation_config, "subtalker_dosample"):
+            config.subtalker_dosample = False
         rest = {name: value for name, value in rest.items() if value is not None and name != "synced_gpus"}
         not_tensors = sorted(name for name, value in rest.items() if not isinstance(value, torch.Tensor))
         if not_tensors:

@@ -249,6 +249,7 @@ class Qwen3TTSProcessor(SpeechProcessorMixin, ProcessorMixin):
         audio: Any,
         transcript: str | None = None,
         sampling_rate: int | None = None,
+        append_silence: float = 0.0,
     ) -> Qwen3TTSVoice:
         """Do the work on a recording once: the result can be saved, and is a `voice` for any text.
 
@@ -257,6 +258,8 @@ class Qwen3TTSProcessor(SpeechProcessorMixin, ProcessorMixin):
             audio: Path, array `(samples,)`, or pair of array and rate in Hz.
             transcript: What is said in it; the voice is then cloned in context.
             sampling_rate: Rate in Hz of an array.
+            append_silence: Seconds of silence after the recording, which keep its last sound from running into the
+                first words (with a transcript).
 
         Raises:
             ValueError: the recording or the transcript does not fit, or the model cannot clone.
@@ -265,6 +268,9 @@ class Qwen3TTSProcessor(SpeechProcessorMixin, ProcessorMixin):
         features = self.feature_extractor(waveform)["input_features"][0]
         if transcript is not None:
             self._check_texts(transcript, "transcript")
+        if not 0 <= append_silence <= 10:
+            raise ValueError(f"`append_silence` must be 0 to 10 seconds; got {append_silence}.")
+        waveform = torch.nn.functional.pad(waveform, (0, round(append_silence * self.sampling_rate)))
         return model.create_voice_clone_prompt(features, waveform, transcript)
 
     # Texts

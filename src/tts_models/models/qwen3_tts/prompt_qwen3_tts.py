@@ -58,6 +58,18 @@ class PromptRow:
         """Whether the prompt holds the reference itself, and not only its voice."""
         return self.reference_codes is not None
 
+    @property
+    def length(self) -> int:
+        """Positions of the prompt."""
+        prefix = (3 if self.language_id is None else 4) + (self.speaker_id is not None)
+        before = (0 if self.instruct_ids is None else len(self.instruct_ids)) + _HEAD + prefix + 1
+        before += self.speaker_embedding is not None
+        read = len(self.input_ids) - _HEAD - _SPEECH_TAIL + 1
+        if not self.is_in_context:
+            return before + (read + 1 if self.non_streaming_mode else 1)
+        read += len(self.reference_ids) - _HEAD - _REFERENCE_TAIL
+        return before + len(self.reference_codes) + 1 + (read if self.non_streaming_mode else 0)
+
 
 @dataclass
 class PromptBatch:

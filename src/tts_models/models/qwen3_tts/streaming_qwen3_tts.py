@@ -55,6 +55,7 @@ class SpeechStream:
     def __init__(self, codec: Qwen3TTSTokenizerModel, references: Sequence[torch.LongTensor | None]) -> None:
         self.rows = list(range(len(references)))
         self.waiting: list[torch.LongTensor] = []
+        self.device = codec.device
         if all(codes is None for codes in references):
             self.stream = codec.decoder_stream(len(references))
             return
@@ -81,7 +82,7 @@ class SpeechStream:
 
     def _decode(self, places: list[int], leave: bool = False) -> dict[int, torch.Tensor]:
         if not self.waiting:
-            return {self.rows[place]: torch.zeros(0) for place in places}
+            return {self.rows[place]: torch.zeros(0, device=self.device) for place in places}
         index, stream = torch.tensor(places), self.stream
         if leave:
             stream = stream.select_rows(index)
