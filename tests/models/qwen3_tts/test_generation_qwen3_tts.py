@@ -253,6 +253,51 @@ def test_chunks_follow_the_schedule(named: Qwen3TTSForConditionalGeneration) -> 
     assert [int(chunk.audio_lengths[0]) // SAMPLES for chunk in shrinking if chunk.audio_lengths[0]] == [5, 3, 2, 2, 2]
 
 
+def windowed(model: Qwen3TTSForConditionalGeneration, **options: Any) -> SpeechOutput:
+    """A batch of rows with and without a reference, that end at different frames, decoded by windows."""
+    voices = [prepared_voice(0, 5), prepared_voice(1, transcript=None), prepared_voice(2, 9)]
+    inputs = prompts("base", TEXTS, voice=voices)
+    return collect_stream(
+        model.generate_stream(
+            **inputs, seed=[4, 5, 6], logits_processor=[EndAt([3, 11, 6])], emit_every_frames=4, **options
+        )
+    )
+
+
+@pytest.mark.parametrize("overlap", [0, 10, SAMPLES])
+def test_window_that_holds_everything_equals_the_exact_stream(
+    base: Qwen3TTSForConditionalGeneration, overlap: int
+) -> None:
+    """But for the fades at both ends; nothing is lost or heard twice."""
+    exact, window = windowed(base), windowed(base, decode_window_frames=64, overlap_samples=overlap)
+    assert torch.equal(window.audio_lengths, exact.audio_lengths) and window.finish_reason == exact.finish_reason
+    for one, other in zip(spoken_rows(window), spoken_rows(exact), strict=True):
+        assert_close(one[overlap : len(one) - overlap], other[overlap : len(other) - overlap], 1e-5)
+        if overlap:
+            assert one[0] == 0 and one[-1] == 0
+
+
+def test_short_window_only_comes_close(base: Qwen3TTSForConditionalGeneration) -> None:
+    exact, window = windowed(base), windowed(base, decode_window_frames=4, overlap_samples=8)
+    assert torch.equal(window.audio_lengths, exact.audio_lengths)
+    assert not torch.allclose(window.audio[1, 100:200], exact.audio[1, 100:200], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decode_window_frames": 0}, "decode_window_frames"),
+        ({"decode_window_frames": 8, "overlap_samples": SAMPLES + 1}, "overlap_samples"),
+        ({"overlap_samples": 8}, "overlap_samples"),
+    ],
+)
+def test_windows_that_make_no_sense_are_refused(
+    named: Qwen3TTSForConditionalGeneration, options: dict, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        named.generate_stream(**prompts("custom_voice"), **options)
+
+
 def test_stream_as_bytes(named: Qwen3TTSForConditionalGeneration) -> None:
     inputs = prompts("custom_voice", TEXTS[:2])
     whole = named.generate(**inputs, seed=0, **LIMIT)

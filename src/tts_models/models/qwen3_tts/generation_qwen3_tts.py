@@ -14,7 +14,8 @@
 """Speaking with Qwen3-TTS: whole utterances, or chunks while they are generated, from one frame loop."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,8 +44,9 @@ from .request_qwen3_tts import (
     suppressed_ids,
     token_limits,
 )
-from .streaming_qwen3_tts import SpeechPiece, stream_speech
+from .streaming_qwen3_tts import CodecStream, SpeechPiece, exact_stream, stream_speech
 from .voice_qwen3_tts import Qwen3TTSVoice
+from .windowed_qwen3_tts import WindowedStream, check_window
 
 
 # Frames that `generate` decodes at once: enough to keep the codec busy, few enough for its memory.
@@ -124,6 +126,8 @@ class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         emit_every_frames: int = 8,
         first_chunk_emit_every: int = 2,
         first_chunk_frames: int = 8,
+        decode_window_frames: int | None = None,
+        overlap_samples: int = 0,
         **kwargs: Any,
     ) -> Iterator[SpeechChunk]:
         r"""
@@ -139,6 +143,11 @@ class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
                 Frames of a chunk at the start, for an early first sound; 0 starts with whole chunks.
             first_chunk_frames (`int`, *optional*, defaults to 8):
                 Where the start ends: from this frame on chunks have `emit_every_frames`.
+            decode_window_frames (`int`, *optional*):
+                Decode so many frames anew for every chunk instead, as upstream's forks do. The sound is then close to
+                `generate`'s, but not equal; kept for comparison.
+            overlap_samples (`int`, *optional*, defaults to 0):
+                Samples of the cross-fade between such chunks, and of the fades at both ends; only with a window.
 
         Yields:
             [`SpeechChunk`] with one row per text; a row that is complete yields nothing more.
@@ -148,7 +157,13 @@ class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         """
         schedule = TwoPhaseSchedule(emit_every_frames, first_chunk_emit_every, first_chunk_frames)
         request = self._prepare_request(input_ids, generation_config, kwargs)
-        return self._stream_chunks(request, schedule)
+        if decode_window_frames is None:
+            if overlap_samples:
+                raise ValueError("`overlap_samples` needs `decode_window_frames`: an exact stream has no seams.")
+            return self._stream_chunks(request, schedule, exact_stream)
+        check_window(self.speech_tokenizer, decode_window_frames, overlap_samples)
+        start = partial(WindowedStream, window=decode_window_frames, overlap=overlap_samples)
+        return self._stream_chunks(request, schedule, start)
 
     @torch.no_grad()
     def create_voice_clone_prompt(
@@ -311,7 +326,7 @@ class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
                     frames[row].append(step.codes[place])
                 yield step
 
-        for piece in self._pieces(request, recorded(), TwoPhaseSchedule(_WHOLE_CHUNK)):
+        for piece in self._pieces(request, recorded(), TwoPhaseSchedule(_WHOLE_CHUNK), exact_stream):
             reasons |= piece.ended
             for row, samples in piece.audio.items():
                 audio[row].append(samples.to(self.device))
@@ -327,16 +342,22 @@ class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         )
 
     @torch.no_grad()
-    def _stream_chunks(self, request: Qwen3TTSRequest, schedule: TwoPhaseSchedule) -> Iterator[SpeechChunk]:
+    def _stream_chunks(
+        self, request: Qwen3TTSRequest, schedule: TwoPhaseSchedule, start_stream: Callable[..., CodecStream]
+    ) -> Iterator[SpeechChunk]:
         joiner = ChunkJoiner([1] * len(request.rows), self.config.sampling_rate)
-        for piece in self._pieces(request, self._frame_decoding(request), schedule):
+        for piece in self._pieces(request, self._frame_decoding(request), schedule, start_stream):
             yield from joiner.add(piece.audio, piece.ended, part=0)
 
     def _pieces(
-        self, request: Qwen3TTSRequest, steps: Iterable[FrameStep], schedule: TwoPhaseSchedule
+        self,
+        request: Qwen3TTSRequest,
+        steps: Iterable[FrameStep],
+        schedule: TwoPhaseSchedule,
+        start_stream: Callable[..., CodecStream],
     ) -> Iterator[SpeechPiece]:
-        references = [row.reference_codes for row in request.rows]
-        return stream_speech(steps, self.speech_tokenizer, references, schedule)
+        stream = start_stream(self.speech_tokenizer, [row.reference_codes for row in request.rows])
+        return stream_speech(steps, stream, len(request.rows), self.device, schedule)
 
 
 __all__ = ["Qwen3TTSGenerationMixin"]

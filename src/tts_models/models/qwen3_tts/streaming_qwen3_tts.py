@@ -19,8 +19,9 @@ from typing import Protocol
 
 import torch
 
-from ..qwen3_tts_tokenizer import Qwen3TTSTokenizerModel
+from ..qwen3_tts_tokenizer import Qwen3TTSTokenizerDecoderStream, Qwen3TTSTokenizerModel
 from .decoding_qwen3_tts import FrameStep
+from .windowed_qwen3_tts import WindowedStream
 
 
 class Schedule(Protocol):
@@ -43,36 +44,52 @@ class SpeechPiece:
     ended: dict[int, str] = field(default_factory=dict)
 
 
+CodecStream = Qwen3TTSTokenizerDecoderStream | WindowedStream
+
+
+def exact_stream(
+    codec: Qwen3TTSTokenizerModel, references: Sequence[torch.LongTensor | None]
+) -> Qwen3TTSTokenizerDecoderStream:
+    """A stream of the codec whose rows go on from their references.
+
+    Args:
+        codec: The codec.
+        references: Codes `(frames, num_code_groups)` of each row, or `None`; their own sound is left out.
+    """
+    if all(codes is None for codes in references):
+        return codec.decoder_stream(len(references))
+    streams = [codec.decoder_stream(1, None if codes is None else codes[None]) for codes in references]
+    return Qwen3TTSTokenizerDecoderStream.join(streams)
+
+
 class SpeechStream:
     """The codec's stream of the rows that still speak, and their frames that wait for it.
 
     Args:
-        codec: The codec.
-        references: Codes `(frames, num_code_groups)` that each row goes on from, or `None`; their own sound is left
-            out.
+        stream: The codec's stream.
+        rows: How many rows there are.
+        device: Where the sound is wanted.
     """
 
-    def __init__(self, codec: Qwen3TTSTokenizerModel, references: Sequence[torch.LongTensor | None]) -> None:
-        self.rows = list(range(len(references)))
+    def __init__(self, stream: CodecStream, rows: int, device: torch.device) -> None:
+        self.stream, self.rows, self.device = stream, list(range(rows)), device
         self.waiting: list[torch.LongTensor] = []
-        self.device = codec.device
-        if all(codes is None for codes in references):
-            self.stream = codec.decoder_stream(len(references))
-            return
-        streams = [codec.decoder_stream(1, None if codes is None else codes[None]) for codes in references]
-        self.stream = type(streams[0]).join(streams)
 
     def decode_waiting(self) -> dict[int, torch.Tensor]:
         """New samples of every row."""
-        audio = self._decode(list(range(len(self.rows))))
+        if not self.waiting:
+            return {}
+        audio = self.stream.push(torch.stack(self.waiting, dim=1)).float()
         self.waiting = []
-        return audio
+        return dict(zip(self.rows, audio, strict=True))
 
     def finish(self, ended: Iterable[int]) -> dict[int, torch.Tensor]:
         """The rest of the samples of the rows `ended`, which leave; the frames of the others go on waiting."""
         taken = [place for place, row in enumerate(self.rows) if row in ended]
         kept = [place for place, row in enumerate(self.rows) if row not in ended]
-        audio = self._decode(taken, leave=True)
+        index = torch.tensor(taken)
+        pieces = self._rest(self.stream.select_rows(index), [codes[index.to(codes.device)] for codes in self.waiting])
+        audio = {self.rows[place]: pieces[number] for number, place in enumerate(taken)}
         if kept:
             index = torch.tensor(kept)
             self.stream = self.stream.select_rows(index)
@@ -80,39 +97,36 @@ class SpeechStream:
         self.rows = [self.rows[place] for place in kept]
         return audio
 
-    def _decode(self, places: list[int], leave: bool = False) -> dict[int, torch.Tensor]:
-        if not self.waiting:
-            return {self.rows[place]: torch.zeros(0, device=self.device) for place in places}
-        index, stream = torch.tensor(places), self.stream
-        if leave:
-            stream = stream.select_rows(index)
-        codes = torch.stack(self.waiting, dim=1)
-        audio = stream.push(codes[index.to(codes.device)]).float()
-        return {self.rows[place]: audio[number] for number, place in enumerate(places)}
+    def _rest(self, stream: CodecStream, waiting: list[torch.LongTensor]) -> torch.Tensor:
+        """What rows that leave still have to say, `(batch, samples)`."""
+        pieces = [torch.zeros(stream.batch_size, 0, device=self.device)]
+        if waiting:
+            pieces.append(stream.push(torch.stack(waiting, dim=1)).float())
+        if isinstance(stream, WindowedStream):
+            pieces.append(stream.flush())
+        return torch.cat(pieces, dim=1)
 
 
 def stream_speech(
-    steps: Iterable[FrameStep],
-    codec: Qwen3TTSTokenizerModel,
-    references: Sequence[torch.LongTensor | None],
-    schedule: Schedule,
+    steps: Iterable[FrameStep], stream: CodecStream, rows: int, device: torch.device, schedule: Schedule
 ) -> Iterator[SpeechPiece]:
     """Decode the frames of a running loop as they come.
 
     Args:
         steps: The loop.
-        codec: The codec.
-        references: As of [`SpeechStream`].
+        stream: The codec's stream, one row each.
+        rows: How many rows there are.
+        device: Where the sound is wanted.
         schedule: Says when a chunk is due, for all rows: their frames come at the same time.
     """
-    stream = SpeechStream(codec, references)
+    speech = SpeechStream(stream, rows, device)
     for step in steps:
         if step.ended:
-            yield SpeechPiece(stream.finish(step.ended), step.ended)
+            yield SpeechPiece(speech.finish(step.ended), step.ended)
         if step.codes is not None:
-            stream.waiting.append(step.codes)
-            if schedule.is_due(len(stream.waiting)):
-                yield SpeechPiece(stream.decode_waiting())
+            speech.waiting.append(step.codes)
+            if schedule.is_due(len(speech.waiting)):
+                yield SpeechPiece(speech.decode_waiting())
 
 
-__all__ = ["SpeechPiece", "SpeechStream", "stream_speech"]
+__all__ = ["CodecStream", "SpeechPiece", "SpeechStream", "exact_stream", "stream_speech"]
