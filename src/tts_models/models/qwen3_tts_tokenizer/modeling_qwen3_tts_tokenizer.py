@@ -55,11 +55,14 @@ class Qwen3TTSTokenizerEncoderOutput(ModelOutput):
     r"""
     Output of [`Qwen3TTSTokenizerModel.encode`].
 
-    audio_codes (`torch.LongTensor` of shape `(batch, frames, num_codebooks)`): Codebook indices, -1 after a row's end.
-    code_lengths (`torch.LongTensor` of shape `(batch,)`): Frames per row.
-    latents (`torch.FloatTensor` of shape `(batch, hidden_size, frames)`): What was quantized, zero after a row's end.
-    commitment_loss (`torch.FloatTensor` of shape `()`): Mean squared distance of the quantizers' inputs from their
-        codebook entries, over all frames and kept codebooks.
+    audio_codes (`torch.LongTensor` of shape `(batch, frames, num_codebooks)`):
+        Codebook indices, -1 after a row's end.
+    code_lengths (`torch.LongTensor` of shape `(batch,)`):
+        Frames per row.
+    latents (`torch.FloatTensor` of shape `(batch, hidden_size, frames)`):
+        What was quantized, zero after a row's end.
+    commitment_loss (`torch.FloatTensor` of shape `()`):
+        Mean squared distance of the quantizers' inputs from their codebook entries, over frames and kept codebooks.
     """
 
     audio_codes: torch.LongTensor | None = None
@@ -74,8 +77,10 @@ class Qwen3TTSTokenizerDecoderOutput(ModelOutput):
     r"""
     Output of [`Qwen3TTSTokenizerModel.decode`].
 
-    audio_values (`torch.FloatTensor` of shape `(batch, samples)`): Waveform in [-1, 1], zero after a row's end.
-    audio_lengths (`torch.LongTensor` of shape `(batch,)`): Valid samples per row.
+    audio_values (`torch.FloatTensor` of shape `(batch, samples)`):
+        Waveform in [-1, 1], zero after a row's end.
+    audio_lengths (`torch.LongTensor` of shape `(batch,)`):
+        Valid samples per row.
     """
 
     audio_values: torch.FloatTensor | None = None
@@ -88,11 +93,14 @@ class Qwen3TTSTokenizerOutput(ModelOutput):
     r"""
     Output of [`Qwen3TTSTokenizerModel`].
 
-    loss (`torch.FloatTensor` of shape `()`): Weighted commitment loss.
-    audio_values (`torch.FloatTensor` of shape `(batch, samples)`): Reconstruction, as long as the input.
-    audio_codes (`torch.LongTensor` of shape `(batch, frames, num_codebooks)`): As in
-        [`Qwen3TTSTokenizerEncoderOutput`].
-    commitment_loss (`torch.FloatTensor` of shape `()`): The loss, unweighted.
+    loss (`torch.FloatTensor` of shape `()`):
+        Weighted commitment loss.
+    audio_values (`torch.FloatTensor` of shape `(batch, samples)`):
+        Reconstruction, as long as the input.
+    audio_codes (`torch.LongTensor` of shape `(batch, frames, num_codebooks)`):
+        As in [`Qwen3TTSTokenizerEncoderOutput`].
+    commitment_loss (`torch.FloatTensor` of shape `()`):
+        The loss, unweighted.
     """
 
     loss: torch.FloatTensor | None = None
