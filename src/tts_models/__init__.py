@@ -15,6 +15,20 @@ __version__ = "0.1.0"
 # Module -> the public names it defines, imported at first use.
 _PUBLIC_NAMES = {
     "models.maya1": ["Maya1Config", "Maya1ForConditionalGeneration", "Maya1PreTrainedModel", "Maya1Processor"],
+    "models.qwen3_tts": [
+        "Qwen3TTSCodePredictor",
+        "Qwen3TTSCodePredictorConfig",
+        "Qwen3TTSConfig",
+        "Qwen3TTSFeatureExtractor",
+        "Qwen3TTSForConditionalGeneration",
+        "Qwen3TTSPreTrainedModel",
+        "Qwen3TTSProcessor",
+        "Qwen3TTSSpeakerEncoder",
+        "Qwen3TTSSpeakerEncoderConfig",
+        "Qwen3TTSTalker",
+        "Qwen3TTSTalkerConfig",
+        "Qwen3TTSVoice",
+    ],
     "models.qwen3_tts_tokenizer": [
         "Qwen3TTSTokenizerConfig",
         "Qwen3TTSTokenizerDecoder",
@@ -45,6 +59,20 @@ _MODULE_OF = {name: module for module, names in _PUBLIC_NAMES.items() for name i
 
 if TYPE_CHECKING:
     from .models.maya1 import Maya1Config, Maya1ForConditionalGeneration, Maya1PreTrainedModel, Maya1Processor
+    from .models.qwen3_tts import (
+        Qwen3TTSCodePredictor,
+        Qwen3TTSCodePredictorConfig,
+        Qwen3TTSConfig,
+        Qwen3TTSFeatureExtractor,
+        Qwen3TTSForConditionalGeneration,
+        Qwen3TTSPreTrainedModel,
+        Qwen3TTSProcessor,
+        Qwen3TTSSpeakerEncoder,
+        Qwen3TTSSpeakerEncoderConfig,
+        Qwen3TTSTalker,
+        Qwen3TTSTalkerConfig,
+        Qwen3TTSVoice,
+    )
     from .models.qwen3_tts_tokenizer import (
         Qwen3TTSTokenizerConfig,
         Qwen3TTSTokenizerDecoder,
@@ -92,6 +120,17 @@ __all__ = [
     "Maya1ForConditionalGeneration",
     "Maya1PreTrainedModel",
     "Maya1Processor",
+    "Qwen3TTSCodePredictor",
+    "Qwen3TTSCodePredictorConfig",
+    "Qwen3TTSConfig",
+    "Qwen3TTSFeatureExtractor",
+    "Qwen3TTSForConditionalGeneration",
+    "Qwen3TTSPreTrainedModel",
+    "Qwen3TTSProcessor",
+    "Qwen3TTSSpeakerEncoder",
+    "Qwen3TTSSpeakerEncoderConfig",
+    "Qwen3TTSTalker",
+    "Qwen3TTSTalkerConfig",
     "Qwen3TTSTokenizerConfig",
     "Qwen3TTSTokenizerDecoder",
     "Qwen3TTSTokenizerDecoderConfig",
@@ -104,6 +143,7 @@ __all__ = [
     "Qwen3TTSTokenizerModel",
     "Qwen3TTSTokenizerOutput",
     "Qwen3TTSTokenizerPreTrainedModel",
+    "Qwen3TTSVoice",
     "SnacConfig",
     "SnacDecoderOutput",
     "SnacEncoderOutput",

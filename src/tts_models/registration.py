@@ -27,6 +27,13 @@ REGISTERED_MODELS: dict[str, dict[str, str]] = {
         "AutoProcessor": "Maya1Processor",
         "AutoFeatureExtractor": "SnacFeatureExtractor",
     },
+    "qwen3_tts": {
+        "AutoConfig": "Qwen3TTSConfig",
+        "AutoModel": "Qwen3TTSForConditionalGeneration",
+        "AutoModelForTextToWaveform": "Qwen3TTSForConditionalGeneration",
+        "AutoProcessor": "Qwen3TTSProcessor",
+        "AutoFeatureExtractor": "Qwen3TTSFeatureExtractor",
+    },
     "qwen3_tts_tokenizer_12hz": {
         "AutoConfig": "Qwen3TTSTokenizerConfig",
         "AutoModel": "Qwen3TTSTokenizerModel",

@@ -76,6 +76,19 @@ def test_lockstep_decoding_equals_whole_sequences(overrides: dict, attention: st
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("mask", [PADDED_MASK, torch.ones_like(PADDED_MASK)])
+def test_lockstep_decoding_takes_rows_instead_of_ids(mask: torch.Tensor) -> None:
+    model = tiny_llama()
+    table, ids = model.model.embed_tokens, torch.randint(50, (3, 6)) * mask
+    by_ids, by_rows = LockstepDecoder(model.model, ids, mask), LockstepDecoder(model.model, None, mask, table(ids))
+    state, other = by_ids.prefill(), by_rows.prefill()
+    for step in range(4):
+        assert_close(other, state, 1e-5, f"step {step}")
+        new = torch.randint(50, (len(state),))
+        state, other = by_ids.step(new), by_rows.step_embeds(table(new))
+
+
+@torch.no_grad()
 def test_reserved_cache_equals_the_librarys() -> None:
     model, ids = tiny_llama(), torch.randint(50, (2, 300))
     ours, theirs = ReservedCache(2), DynamicCache()

@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.common.comparing import assert_close
 from tts_models.streaming.convolution import DelayLine, StreamingConv1d, StreamingConvTranspose1d
-from tts_models.streaming.schedule import EmitSchedule
+from tts_models.streaming.schedule import EmitSchedule, TwoPhaseSchedule
 
 
 def run_in_pieces(layer: object, signal: torch.Tensor, sizes: list[int]) -> torch.Tensor:
@@ -53,7 +53,7 @@ def test_delay_line_is_a_queue() -> None:
     assert line.pop(4).flatten().tolist() == [2, 3, 4, 9]
 
 
-def chunk_sizes(schedule: EmitSchedule, frames: int) -> list[int]:
+def chunk_sizes(schedule: EmitSchedule | TwoPhaseSchedule, frames: int) -> list[int]:
     """The chunks in which so many single frames are handed out."""
     sizes, waiting = [], 0
     for _ in range(frames):
@@ -70,3 +70,14 @@ def test_schedule_starts_small_and_grows() -> None:
     for sizes in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="at least one frame"):
             EmitSchedule(*sizes)
+
+
+def test_two_phase_schedule_loses_no_frame_where_the_interval_changes() -> None:
+    assert chunk_sizes(TwoPhaseSchedule(4), 12) == [4, 4, 4]
+    assert chunk_sizes(TwoPhaseSchedule(6, 2, 5), 16) == [2, 2, 6, 6]
+    assert chunk_sizes(TwoPhaseSchedule(2, 5, 8), 14) == [5, 3, 2, 2, 2]
+    with pytest.raises(ValueError, match="emit_every_frames"):
+        TwoPhaseSchedule(0)
+    for arguments, name in (((4, -1), "first_chunk_emit_every"), ((4, 1, -1), "first_chunk_frames")):
+        with pytest.raises(ValueError, match=name):
+            TwoPhaseSchedule(*arguments)

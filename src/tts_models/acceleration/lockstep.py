@@ -16,13 +16,19 @@ class LockstepDecoder:
         backbone: The model below the language-model head, such as `LlamaForCausalLM.model`.
         input_ids: int64 prompts `(batch, length)`, left-padded.
         attention_mask: `(batch, length)`, 1 for tokens and 0 for padding.
+        inputs_embeds: The prompts as rows `(batch, length, hidden_size)` instead of `input_ids`; the steps then take
+            rows too ([`LockstepDecoder.step_embeds`]).
     """
 
     def __init__(
-        self, backbone: PreTrainedModel, input_ids: torch.LongTensor, attention_mask: torch.LongTensor
+        self,
+        backbone: PreTrainedModel,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
     ) -> None:
         self.backbone = backbone
-        self.input_ids = input_ids
+        self.input_ids, self.inputs_embeds = input_ids, inputs_embeds
         self.attention_mask = attention_mask
         self.cache = ReservedCache(backbone.config.num_hidden_layers)
         self.is_padded = not bool(attention_mask.all())
@@ -34,14 +40,22 @@ class LockstepDecoder:
         """Read the prompts; returns the last hidden state `(batch, hidden_size)` of each row."""
         positions = (self.attention_mask.cumsum(-1) - 1).clamp(min=0)
         mask = self.attention_mask if self.is_padded else None
-        return self._run(self.input_ids, mask, positions)
+        if self.inputs_embeds is not None:
+            return self._run(mask, positions, inputs_embeds=self.inputs_embeds)
+        return self._run(mask, positions, input_ids=self.input_ids)
 
     def step(self, token_ids: torch.LongTensor) -> torch.Tensor:
         """Read one more token `(batch,)` per row; returns the hidden state `(batch, hidden_size)` after it."""
         if self._fast_step is not None:
             hidden_state = self._fast_step(token_ids, self.positions, self._step_mask())
         else:
-            hidden_state = self._run(token_ids[:, None], self._step_mask(), self.positions)
+            hidden_state = self._run(self._step_mask(), self.positions, input_ids=token_ids[:, None])
+        self.positions = self.positions + 1
+        return hidden_state
+
+    def step_embeds(self, embeds: torch.Tensor) -> torch.Tensor:
+        """Read one more row `(batch, hidden_size)` each; returns the hidden state `(batch, hidden_size)` after it."""
+        hidden_state = self._run(self._step_mask(), self.positions, inputs_embeds=embeds[:, None])
         self.positions = self.positions + 1
         return hidden_state
 
@@ -53,10 +67,10 @@ class LockstepDecoder:
         self._mask = None if self._mask is None else self._mask[index]
 
     def _run(
-        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None, position_ids: torch.LongTensor
+        self, attention_mask: torch.Tensor | None, position_ids: torch.LongTensor, **inputs: torch.Tensor
     ) -> torch.Tensor:
         outputs = self.backbone(
-            input_ids=input_ids,
+            **inputs,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=self.cache,

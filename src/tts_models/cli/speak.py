@@ -1,6 +1,7 @@
 """`tts-models speak`: text in, an audio file or a stream of samples out."""
 
 import argparse
+import inspect
 import sys
 import time
 from collections.abc import Iterator
@@ -32,6 +33,13 @@ _ALLOWED = {
     "top_k": lambda value: 0 <= value,
     "repetition_penalty": lambda value: 0 < value <= 100,
     "max_new_tokens": lambda value: 1 <= value,
+}
+
+# Option -> help; each is passed to the processor under its own name when given, if it takes it.
+PROCESSOR_OPTIONS = {
+    "transcript": "what is said in the recording that `--voice` names, to clone its manner too",
+    "language": "language of the text, by name or ISO code",
+    "instruct": "how to speak, in words",
 }
 
 
@@ -77,7 +85,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--file", help="read the text from this UTF-8 file")
     parser.add_argument("-m", "--model", help="folder or Hub id; the voice that comes with the package by default")
-    parser.add_argument("--voice", help="a voice's name or description, as the model understands it")
+    parser.add_argument("--voice", help="a voice's name, description or recording, as the model understands it")
+    for name, text in PROCESSOR_OPTIONS.items():
+        parser.add_argument(f"--{name}", help=text)
     suffixes = ", ".join(AUDIO_SUFFIXES)
     parser.add_argument(
         "-o",
@@ -122,14 +132,21 @@ def check_output(output: str) -> Path | None:
         raise UsageError(f"`--output`: {error}") from error
 
 
-def prepare_inputs(processor: "ProcessorMixin", model: "PreTrainedModel", text: str, voice: str | None) -> Any:
-    """The model's inputs, on its device.
+def prepare_inputs(
+    processor: "ProcessorMixin", model: "PreTrainedModel", text: str, voice: str | None, **options: str | None
+) -> Any:
+    """The model's inputs, on its device; `options` are those of `PROCESSOR_OPTIONS`.
 
     Raises:
-        UsageError: the processor refuses the text or the voice.
+        UsageError: the processor refuses the text or the voice, or does not take an option.
     """
+    given = {name: value for name, value in {"voice": voice, **options}.items() if value is not None}
+    known = inspect.signature(type(processor).__call__).parameters
+    for name in given:
+        if name not in known:
+            raise UsageError(f"`--{name}`: {type(processor).__name__} does not take it.")
     try:
-        return processor(text=[text], **({} if voice is None else {"voice": voice})).to(model.device)
+        return processor(text=[text], **given).to(model.device)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -187,7 +204,8 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     model, processor = load_speaker(name, args.device, args.dtype)
-    inputs = prepare_inputs(processor, model, text, args.voice)
+    extras = {name: getattr(args, name) for name in PROCESSOR_OPTIONS}
+    inputs = prepare_inputs(processor, model, text, args.voice, **extras)
     if args.seed is not None:
         torch.manual_seed(args.seed)
     timing = SpeechTiming()
