@@ -1,5 +1,6 @@
 """The training scripts, run as a user runs them, and what comes out of them."""
 
+import json
 import re
 import runpy
 import sys
@@ -8,8 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.models.qwen3_tts.tester import RATE, recording
+from tests.models.qwen3_tts.tester import Tester as Qwen3TTSTester
 from tts_models import DEFAULT_VOICE, SnacFeatureExtractor, SnacModel, default_voice
+from tts_models.audio import save_audio
 from tts_models.models.maya1 import Maya1ForConditionalGeneration, Maya1Processor
+from tts_models.models.qwen3_tts import Qwen3TTSForConditionalGeneration, Qwen3TTSProcessor
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -51,6 +56,52 @@ def test_fine_tuning_the_default_voice_lowers_the_loss(recordings, tmp_path, mon
     original = Maya1ForConditionalGeneration.from_pretrained(DEFAULT_VOICE).state_dict()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, original[name])}
     assert changed and not any(name.startswith("codec_model") for name in changed)
+
+
+@pytest.fixture(scope="module")
+def base_model(tmp_path_factory) -> Path:
+    """A tiny Qwen3-TTS Base model with four recordings of two speakers, `train.jsonl` beside it."""
+    folder = tmp_path_factory.mktemp("qwen3_tts")
+    Qwen3TTSTester().model(kind="base").save_pretrained(folder)
+    Qwen3TTSTester().processor("base").save_pretrained(folder)
+    lines = []
+    for number in range(4):
+        save_audio(folder / f"{number}.wav", recording(1.0, seed=number), RATE)
+        line = {"audio": f"{number}.wav", "text": f"Text {number}.", "speaker": ["ann", "ben"][number % 2]}
+        lines.append(json.dumps(line | ({"ref_audio": "0.wav", "language": "english"} if number == 2 else {})))
+    (folder / "train.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("extra", [[], ["--lora", "--lora_rank", 4]])
+def test_fine_tuning_qwen3_tts_lowers_the_loss(base_model, tmp_path, monkeypatch, capsys, extra) -> None:
+    run_example(
+        monkeypatch, "finetune_qwen3_tts.py", "--model", base_model, "--data", base_model / "train.jsonl",
+        "--output", tmp_path, "--max_steps", 8, "--batch_size", 3, "--gradient_accumulation_steps", 1,
+        "--learning_rate", 5e-3, "--first_speaker_row", 70, *extra,
+    )  # fmt: skip
+    before, after = map(float, re.findall(r"loss (?:before|after): ([\d.]+)", capsys.readouterr().out))
+    assert after < before
+    model = Qwen3TTSForConditionalGeneration.from_pretrained(tmp_path)
+    processor = Qwen3TTSProcessor.from_pretrained(tmp_path)
+    assert processor.voices == ["ann", "ben"] and model.speaker_encoder is None
+    speech = model.generate(**processor(text="Hello.", voice="ben"), seed=0, max_frames=4)
+    assert speech.audio_lengths > 0
+    original = Qwen3TTSForConditionalGeneration.from_pretrained(base_model)
+    voice = Qwen3TTSProcessor.from_pretrained(base_model).prepare_voice(original, base_model / "0.wav")
+    row = model.talker.model.codec_embedding.weight[70]
+    assert torch.allclose(row, voice.speaker_embedding, atol=1e-5)  # ann: recordings 0 and, by `ref_audio`, 0 again
+
+
+@pytest.mark.parametrize("line", ['{"audio": "0.wav"}', '{"audio": "none.wav", "text": "a"}', "[1]"])
+def test_fine_tuning_qwen3_tts_names_the_bad_line(base_model, tmp_path, monkeypatch, line: str) -> None:
+    data = base_model / "bad.jsonl"
+    data.write_text((base_model / "train.jsonl").read_text() + line)
+    with pytest.raises(ValueError, match="line 5"):
+        run_example(
+            monkeypatch, "finetune_qwen3_tts.py", "--model", base_model, "--data", data, "--output", tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()
 
 
 CODEC = (

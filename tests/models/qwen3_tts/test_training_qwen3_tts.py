@@ -10,7 +10,7 @@ from transformers import Trainer, TrainingArguments
 from tests.common.comparing import assert_close
 from tests.models.qwen3_tts.tester import CODES, GROUPS, LANGUAGES, SPEAKERS, WIDTH, Tester
 from tts_models.models.qwen3_tts.processing_qwen3_tts import SPEECH_TURN
-from tts_models.models.qwen3_tts.training_qwen3_tts import training_batch
+from tts_models.models.qwen3_tts.training_qwen3_tts import store_speakers, training_batch
 
 
 def examples(count: int = 4) -> list[dict[str, Any]]:
@@ -113,6 +113,28 @@ def test_shipped_loss_differs() -> None:
     model = Tester().model(talker=talker)
     aligned, shipped = (model(**collate(examples(2)), loss_type=name).loss for name in ("aligned", "shipped"))
     assert not torch.equal(aligned, shipped)
+
+
+def test_stored_speaker_speaks_by_name() -> None:
+    model, vector = Tester().model(kind="base"), torch.randn(WIDTH)
+    store_speakers(model, {"ann": vector, "ben": -vector}, first_row=70)
+    assert model.config.tts_model_type == "custom_voice" and model.speaker_encoder is None
+    assert torch.equal(model.talker.model.codec_embedding.weight[71], -vector)
+    assert model.config.talker_config.spk_id == {"ann": 70, "ben": 71}
+
+
+@pytest.mark.parametrize(
+    ("speakers", "row", "message"),
+    [
+        ({}, 70, "`speakers`"),
+        ({"ann": torch.zeros(WIDTH + 1)}, 70, "speakers.'ann'"),
+        ({"ann": torch.zeros(WIDTH)}, LANGUAGES["english"], "`first_row`"),
+        ({"ann": torch.zeros(WIDTH)}, 10**6, "`first_row`"),
+    ],
+)
+def test_impossible_speakers_are_refused(speakers: dict, row: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        store_speakers(Tester().model(kind="base"), speakers, row)
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,21 @@
 # limitations under the License.
 """Training batches of Qwen3-TTS: text and frames laid out as the talker reads and predicts them."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .configuration_qwen3_tts import Qwen3TTSConfig
 
 
+if TYPE_CHECKING:
+    from .modeling_qwen3_tts import Qwen3TTSForConditionalGeneration
+
+
 _HEAD = 3
+FIRST_SPEAKER_ROW = 3000
+"""Where upstream's training script writes its speaker into the codec table."""
 
 
 def training_batch(
@@ -121,4 +127,42 @@ def _training_row(
     }
 
 
-__all__ = ["training_batch"]
+@torch.no_grad()
+def store_speakers(
+    model: "Qwen3TTSForConditionalGeneration",
+    speakers: Mapping[str, torch.Tensor],
+    first_row: int = FIRST_SPEAKER_ROW,
+) -> None:
+    """Make a `"base"` model a `"custom_voice"` model of these speakers, in place: what remains to do after training.
+
+    Each vector becomes a row of the codec table, and the speaker encoder goes.
+
+    Args:
+        model: The trained model.
+        speakers: Name to speaker vector `(hidden_size,)`, as the model was trained with them.
+        first_row: Row of the first speaker; the others follow.
+
+    Raises:
+        ValueError: no speakers, a vector of another width, or rows that are codes, control ids or outside the table.
+    """
+    codec, table = model.config.talker_config, model.talker.model.codec_embedding.weight
+    if not speakers:
+        raise ValueError("`speakers` is empty.")
+    for name, vector in speakers.items():
+        if vector.shape != table.shape[1:]:
+            raise ValueError(f"`speakers[{name!r}]` must have the shape {tuple(table.shape[1:])}; got {vector.shape}.")
+    rows = range(first_row, first_row + len(speakers))
+    lowest = 1 + max(codec.codec_eos_token_id, codec.codec_think_eos_id, *codec.codec_language_id.values())
+    if rows[0] < lowest or rows[-1] >= len(table):
+        raise ValueError(
+            f"`first_row` must leave {len(speakers)} rows between {lowest} and {len(table) - 1}; got {first_row}."
+        )
+    for row, vector in zip(rows, speakers.values(), strict=True):
+        table[row] = vector.to(table)
+    codec.spk_id = dict(zip(speakers, rows, strict=True))
+    codec.spk_is_dialect = dict.fromkeys(speakers, False)
+    model.config.tts_model_type, model.config.speaker_encoder_config = "custom_voice", None
+    model.speaker_encoder = None
+
+
+__all__ = ["FIRST_SPEAKER_ROW", "store_speakers", "training_batch"]
