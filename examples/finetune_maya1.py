@@ -18,7 +18,6 @@ from transformers import Trainer, TrainingArguments
 from tts_models import DEFAULT_VOICE
 from tts_models.models.maya1 import Maya1ForConditionalGeneration, Maya1Processor
 from tts_models.training.audio_dataset import Recording, read_metadata
-from tts_models.training.guided_attention import GuidedAttentionTrainer
 from tts_models.training.muon import MuonAdamW
 from tts_models.training.speech_dataset import SpeechTokenCollator, SpeechTokenDataset, encode_recordings
 
@@ -38,11 +37,6 @@ def parse_args() -> argparse.Namespace:
         "--muon_learning_rate",
         type=float,
         help="train the matrices with Muon at this rate (for training from scratch)",
-    )
-    parser.add_argument(
-        "--guide_weight",
-        type=float,
-        help="show attention heads where in the text they are (for training from scratch)",
     )
     parser.add_argument(
         "--phoneme_ends",
@@ -100,25 +94,6 @@ def make_datasets(args: argparse.Namespace, model: Maya1ForConditionalGeneration
         yield SpeechTokenDataset(processor, recordings, codes, args.max_length, *ends, code_noise=noise)
 
 
-def make_trainer(
-    options: argparse.Namespace, model: Maya1ForConditionalGeneration, processor: Maya1Processor, **kwargs
-) -> Trainer:
-    if options.guide_weight is None:
-        return Trainer(model=model, **kwargs)
-    model.language_model.set_attn_implementation("eager")
-    tokenizer = processor.tokenizer
-    phonemes = [token_id for token, token_id in tokenizer.get_added_vocab().items() if token.startswith("{")]
-    return GuidedAttentionTrainer(
-        model=model,
-        text_token_ids=phonemes,
-        guide_weight=options.guide_weight,
-        guide_layers=[layer for layer in (1, 2) if layer < model.config.text_config.num_hidden_layers],
-        guide_width=3.0 if options.phoneme_ends is None else 0.7,
-        guide_margin=0.2 * model.config.tokens_per_second,  # seconds of silence
-        **kwargs,
-    )
-
-
 def main() -> None:
     args = parse_args()
     processor = Maya1Processor.from_pretrained(args.model)
@@ -126,10 +101,8 @@ def main() -> None:
     train, evaluation = make_datasets(args, model, processor)
     if args.lora:
         model = add_adapters(model, args.lora_rank)
-    trainer = make_trainer(
-        args,
-        model,
-        processor,
+    trainer = Trainer(
+        model=model,
         args=TrainingArguments(
             output_dir=str(args.output / "checkpoints"),
             num_train_epochs=args.epochs,
@@ -150,11 +123,10 @@ def main() -> None:
             report_to=args.report_to,
             bf16=args.bf16,
             seed=args.seed,
-            remove_unused_columns=False,  # the guide reads `text_places`
         ),
         train_dataset=train,
         eval_dataset=evaluation,
-        data_collator=SpeechTokenCollator(model.config.pad_token_id),
+        data_collator=SpeechTokenCollator(model.config.pad_token_id, constrain_slots=True),
         optimizers=(None if args.muon_learning_rate is None else make_muon(model, args), None),
     )
     print(f"{len(train)} training examples; loss before training: {trainer.evaluate()['eval_loss']:.4f}")

@@ -81,6 +81,7 @@ def main() -> None:
         default_voice=FEMALE,
         voices={"female": FEMALE, "male": MALE},
         max_part_characters=70,
+        next_text_token="<custom_token_9>",
     )
     text_config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -44,13 +44,19 @@ class LockstepDecoder:
             return self._run(mask, positions, inputs_embeds=self.inputs_embeds)
         return self._run(mask, positions, input_ids=self.input_ids)
 
-    def step(self, token_ids: torch.LongTensor) -> torch.Tensor:
-        """Read one more token `(batch,)` per row; returns the hidden state `(batch, hidden_size)` after it."""
+    def step(self, token_ids: torch.LongTensor, is_present: torch.BoolTensor | None = None) -> torch.Tensor:
+        """Read one more token `(batch,)` per row; returns the hidden state `(batch, hidden_size)` after it.
+
+        Where `is_present` `(batch,)` is false, the row waits: its token is never seen, its state of no use.
+        """
+        waiting = None if is_present is None or bool(is_present.all()) else ~is_present
+        if waiting is not None:
+            self._hide_next(waiting)
         if self._fast_step is not None:
             hidden_state = self._fast_step(token_ids, self.positions, self._step_mask())
         else:
             hidden_state = self._run(self._step_mask(), self.positions, input_ids=token_ids[:, None])
-        self.positions = self.positions + 1
+        self.positions = self.positions + (1 if waiting is None else (~waiting).long()[:, None])
         return hidden_state
 
     def step_embeds(self, embeds: torch.Tensor) -> torch.Tensor:
@@ -84,8 +90,17 @@ class LockstepDecoder:
             return None
         length = self.cache.get_seq_length() + 1
         if self._mask is None or self._mask.shape[-1] < length:
-            self._mask = self._build_mask(2 * length)
+            known, self._mask = self._mask, self._build_mask(2 * length)
+            if known is not None:
+                self._mask[..., : known.shape[-1]] = known
         return self._mask[..., :length]
+
+    def _hide_next(self, waiting: torch.BoolTensor) -> None:
+        """Hide the next token of the rows `waiting`, for good."""
+        self.is_padded = True
+        mask = self._step_mask()
+        blocked = 0 if mask.dim() == 2 else torch.finfo(mask.dtype).min
+        mask[waiting, ..., -1] = blocked
 
     def _build_mask(self, length: int) -> torch.Tensor:
         new_tokens = length - self.attention_mask.shape[-1]

@@ -65,9 +65,8 @@ class SpeechTokenDataset(Dataset):
         recordings: Text and voice of every example.
         audio_codes: The codes of every example, as [`encode_recordings`] returns them.
         max_length (`int`, *optional*): Examples of more tokens are left out.
-        phoneme_ends (`Sequence[Sequence[float]]`, *optional*): For each example, the time in seconds at which every
-            phoneme of its text ends. The examples then also hold `text_places`, what
-            [`GuidedAttentionTrainer`] guides attention to.
+        phoneme_ends (`Sequence[Sequence[float]]`, *optional*): For checkpoints with aligned text: the time in seconds
+            at which every phoneme of each example ends.
         code_noise (`float`): Share of the audio tokens that are replaced, at every reading, by another code of the
             same slot in `input_ids` (never in `labels`). A model whose past is not quite reliable learns to listen to
             the text, and to go on after a mistake of its own.
@@ -83,21 +82,12 @@ class SpeechTokenDataset(Dataset):
         code_noise: float = 0.0,
     ):
         self.processor, self.code_noise, self.examples = processor, code_noise, []
-        for number, (recording, codes) in enumerate(zip(recordings, audio_codes, strict=True)):
-            example = processor.encode_training_example(recording.text, recording.voice, codes)
+        ends = [None] * len(recordings) if phoneme_ends is None else phoneme_ends
+        for recording, codes, times in zip(recordings, audio_codes, ends, strict=True):
+            timing = {} if times is None else {"unit_ends": times}
+            example = processor.encode_training_example(recording.text, recording.voice, codes, **timing)
             if max_length is None or len(example["input_ids"]) <= max_length:
-                if phoneme_ends is not None:
-                    example["text_places"] = self._text_places(example["labels"], phoneme_ends[number])
                 self.examples.append(example)
-
-    def _text_places(self, labels: list[int], ends: Sequence[float]) -> list[float]:
-        """Number of the phoneme spoken by the token that each position predicts, -1 where it predicts none."""
-        layout, extractor = self.processor.audio_token_layout, self.processor.feature_extractor
-        seconds_per_token = extractor.hop_length * layout.strides[0] / layout.slots_per_frame / extractor.sampling_rate
-        is_speech = torch.tensor(labels[1:] + [-100]) != -100
-        times = (is_speech.cumsum(0) - 0.5) * seconds_per_token
-        places = torch.searchsorted(torch.tensor(ends), times).clamp(max=len(ends) - 1)
-        return torch.where(is_speech, places, -1).tolist()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -120,11 +110,12 @@ class SpeechTokenDataset(Dataset):
 class SpeechTokenCollator:
     """Pads examples on the right: ids with `pad_token_id`, labels with -100.
 
-    Returns `input_ids`, `attention_mask` and `labels`, int64 `(batch, length)`, and `text_places` where examples have
-    it.
+    Returns `input_ids`, `attention_mask` and `labels`, int64 `(batch, length)`, and `constrain_slots` where it is set,
+    which makes the model score each label among the ids that its slot allows.
     """
 
     pad_token_id: int
+    constrain_slots: bool = False
 
     def __call__(self, examples: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         length = max(len(example["input_ids"]) for example in examples)
@@ -138,6 +129,4 @@ class SpeechTokenCollator:
             "attention_mask": (torch.arange(length) < lengths[:, None]).long(),
             "labels": pad("labels", -100),
         }
-        if "text_places" in examples[0]:
-            batch["text_places"] = pad("text_places", -1)
-        return batch
+        return batch | {"constrain_slots": True} if self.constrain_slots else batch

@@ -19,6 +19,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig, PreTrainedConfig
 
 from ..snac import SnacConfig
+from .aligned_text_maya1 import AlignedTextLayout
 from .audio_tokens_maya1 import AudioTokenLayout
 
 
@@ -84,6 +85,14 @@ class Maya1Config(PreTrainedConfig):
             Unused by Maya1, kept for checkpoints of the same layout.
         pad_token_id (`int`, *optional*, defaults to 128263):
             Padding.
+        next_text_token_id (`int`, *optional*):
+            For checkpoints with aligned text (see [`AlignedTextLayout`]; the one that ships with the package): what
+            the model writes where the next unit of the text follows. `None`: the stream is audio only, as in the
+            released checkpoint, and the next two arguments have no meaning.
+        text_unit_range (`list[int]`, *optional*):
+            Lowest and highest id that start a unit of aligned text.
+        text_lookahead (`int`, *optional*, defaults to 1):
+            Units of aligned text that are read ahead of the one that is spoken.
     """
 
     model_type = "maya1"
@@ -103,6 +112,9 @@ class Maya1Config(PreTrainedConfig):
     start_of_ai_token_id: int = 128261
     end_of_ai_token_id: int | None = 128262
     pad_token_id: int | None = 128263
+    next_text_token_id: int | None = None
+    text_unit_range: list[int] | tuple[int, ...] | None = None
+    text_lookahead: int = 1
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.text_config is None:
@@ -117,6 +129,7 @@ class Maya1Config(PreTrainedConfig):
         kwargs.pop("tie_word_embeddings", None)
         super().__post_init__(**kwargs)
         self._check_audio_token_range()
+        self._check_aligned_text()
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "Maya1Config":
@@ -143,6 +156,26 @@ class Maya1Config(PreTrainedConfig):
             token_id = getattr(self, f"{name}_token_id")
             if token_id is not None and layout.slot_of(token_id) is not None:
                 raise ValueError(f"`{name}_token_id` {token_id} lies inside the audio ids {layout.offset}…{last}.")
+
+    def _check_aligned_text(self) -> None:
+        if self.next_text_token_id is None:
+            return
+        first_and_last = self.text_unit_range
+        if first_and_last is None or len(first_and_last) != 2 or not 0 <= first_and_last[0] <= first_and_last[1]:
+            raise ValueError(
+                f"`text_unit_range` must hold the lowest and the highest id that start a unit; got {first_and_last}."
+            )
+        if self.text_lookahead < 0:
+            raise ValueError(f"`text_lookahead` must not be negative; got {self.text_lookahead}.")
+
+    @property
+    def aligned_text_layout(self) -> AlignedTextLayout | None:
+        """How text stands in the stream, or `None` where the stream is audio only."""
+        if self.next_text_token_id is None:
+            return None
+        return AlignedTextLayout(
+            *self.text_unit_range, self.next_text_token_id, self.eot_token_id, self.text_lookahead
+        )
 
     @property
     def audio_token_layout(self) -> AudioTokenLayout:

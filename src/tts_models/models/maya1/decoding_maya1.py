@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The two token loops of Maya1: over one slot's codes at a time, or over the whole vocabulary."""
+"""The token loops of Maya1: over one slot's codes at a time, with or without aligned text, or over the vocabulary."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaL
 
 from ...acceleration.lockstep import LockstepDecoder
 from ...acceleration.sampling import RowSampler
+from .aligned_text_maya1 import AlignedText
 from .audio_tokens_maya1 import AudioTokenLayout, FrameAssembler
 
 
@@ -70,6 +71,7 @@ class SlotHead:
         # Slot 0 may also end the speech. Choices stand in the order of their ids: a draw then picks the same id here
         # as from the whole vocabulary.
         self.end_first = layout.end_id < first
+        self.weight, self.end_row = weight, end_row
         self.open_weight = torch.cat([end_row, rows[0]] if self.end_first else [rows[0], end_row]).T
         self.weights = [row.T for row in rows]
         has_penalty = repetition_penalty != 1.0
@@ -107,6 +109,18 @@ class SlotHead:
             self.seen[:, slot].scatter_(1, codes[:, None].clamp(max=self.layout.codebook_size - 1), True)
         return codes
 
+    def boundary_probabilities(self, hidden_state: torch.Tensor, next_id: int) -> torch.Tensor:
+        """Probability `(batch, 2)` that `next_id`, or the end of the speech, stands here and not a code of slot 0.
+
+        Args:
+            hidden_state: `(batch, hidden_size)`.
+            next_id: Id that stands for the next unit of aligned text.
+        """
+        hidden_state = hidden_state.to(self.weight.device)
+        markers = torch.cat([self.weight[next_id : next_id + 1], self.end_row])
+        codes = (hidden_state @ self.weights[0]).float().logsumexp(-1, keepdim=True)
+        return torch.sigmoid((hidden_state @ markers.T).float() - codes)
+
     def _seen_choices(self, slot: int, may_end: bool) -> torch.BoolTensor:
         codes = self.seen[:, slot]
         if not may_end:
@@ -142,23 +156,35 @@ class SlotDecoding:
         self.generated: list[list[int]] = [[] for _ in self.rows]
 
     def __iter__(self) -> Iterator[FrameStep]:
-        hidden_state = self.decoder.prefill()
+        hidden_state = self._start()
         frame = 0
         while self.rows:
             ended = {row: "length" for row in self.rows if frame >= self.budgets[row]}
             hidden_state = self._drop(ended, hidden_state)
-            codes = self.head.pick(hidden_state, 0, may_end=frame >= self.min_frames) if self.rows else None
-            if codes is not None and frame >= self.min_frames:
-                stopped = [code == self.layout.codebook_size for code in codes.tolist()]
-                if any(stopped):
-                    just_ended = {row: "stop" for row, stop in zip(self.rows, stopped, strict=True) if stop}
-                    hidden_state, codes = self._drop(just_ended, hidden_state, codes)
-                    ended |= just_ended
+            stopped, hidden_state, codes = self._open_frame(hidden_state, frame)
+            ended |= stopped
             frame += 1
             is_last = all(frame >= self.budgets[row] for row in self.rows)
             frames = self._finish_frame(codes, hidden_state, is_last) if self.rows else (None, hidden_state)
             hidden_state = frames[1]
             yield self._record(FrameStep(list(self.rows), frames[0], ended))
+
+    def _start(self) -> torch.Tensor:
+        return self.decoder.prefill()
+
+    def _open_frame(
+        self, hidden_state: torch.Tensor, frame: int
+    ) -> tuple[dict[int, str], torch.Tensor, torch.LongTensor | None]:
+        """Rows that end here; state and codes of slot 0 of the others."""
+        may_end = frame >= self.min_frames
+        codes = self.head.pick(hidden_state, 0, may_end) if self.rows else None
+        if codes is None or not may_end:
+            return {}, hidden_state, codes
+        is_end = [code == self.layout.codebook_size for code in codes.tolist()]
+        stopped = {row: "stop" for row, stop in zip(self.rows, is_end, strict=True) if stop}
+        if stopped:
+            hidden_state, codes = self._drop(stopped, hidden_state, codes)
+        return stopped, hidden_state, codes
 
     def _finish_frame(
         self, codes: torch.LongTensor, hidden_state: torch.Tensor, is_last: bool
@@ -194,6 +220,56 @@ class SlotDecoding:
             for row, row_ids in zip(step.rows, ids.tolist(), strict=True):
                 self.generated[row] += row_ids
         return step
+
+
+class AlignedSlotDecoding(SlotDecoding):
+    """[`SlotDecoding`] for checkpoints whose stream holds the text: before each frame, rows whose unit of text is over
+    read the next one, and rows whose last unit is over end.
+
+    Args:
+        texts: The text of each row.
+        args, kwargs: As [`SlotDecoding`].
+    """
+
+    def __init__(self, *args, texts: Sequence[AlignedText], **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.texts = list(texts)
+
+    def _start(self) -> torch.Tensor:
+        openings = {row: self.texts[row].layout.opening(self.texts[row].units) for row in self.rows}
+        return self._read(openings, self.decoder.prefill())
+
+    def _open_frame(
+        self, hidden_state: torch.Tensor, frame: int
+    ) -> tuple[dict[int, str], torch.Tensor, torch.LongTensor | None]:
+        stopped: dict[int, str] = {}
+        undecided = set(self.rows)
+        while undecided:
+            following = {}
+            probabilities = self.head.boundary_probabilities(hidden_state, self.texts[0].layout.next_id).tolist()
+            for row, (next_probability, end_probability) in zip(self.rows, probabilities, strict=True):
+                text = self.texts[row]
+                if row in undecided and text.is_over(end_probability if text.is_last else next_probability):
+                    if text.is_last:
+                        stopped[row] = "stop"
+                    else:
+                        following[row] = text.advance()
+            hidden_state = self._read(following, hidden_state) if following else hidden_state
+            undecided = set(following)
+        hidden_state = self._drop(stopped, hidden_state)
+        return stopped, hidden_state, self.head.pick(hidden_state, 0) if self.rows else None
+
+    def _read(self, pieces: dict[int, list[int]], hidden_state: torch.Tensor) -> torch.Tensor:
+        """Read some ids per row; rows without any keep their state."""
+        for column in range(max(map(len, pieces.values()))):
+            ids = [pieces[row][column] if column < len(pieces.get(row, [])) else None for row in self.rows]
+            for row, token_id in zip(self.rows, ids, strict=True):
+                self.generated[row] += [] if token_id is None else [token_id]
+            present = torch.tensor([token_id is not None for token_id in ids], device=hidden_state.device)
+            token_ids = torch.tensor([token_id or 0 for token_id in ids], device=hidden_state.device)
+            read = self.decoder.step(token_ids, present)
+            hidden_state = torch.where(present[:, None], read, hidden_state)
+        return hidden_state
 
 
 class VocabularyDecoding:
@@ -301,4 +377,11 @@ class AllowedIdsLogitsProcessor(LogitsProcessor):
         return allowed
 
 
-__all__ = ["AllowedIdsLogitsProcessor", "FrameStep", "SlotDecoding", "SlotHead", "VocabularyDecoding"]
+__all__ = [
+    "AlignedSlotDecoding",
+    "AllowedIdsLogitsProcessor",
+    "FrameStep",
+    "SlotDecoding",
+    "SlotHead",
+    "VocabularyDecoding",
+]

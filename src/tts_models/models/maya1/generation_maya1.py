@@ -47,7 +47,8 @@ from ...speech_generation import (
     row_generator,
 )
 from ...streaming.schedule import EmitSchedule
-from .decoding_maya1 import AllowedIdsLogitsProcessor, SlotDecoding, SlotHead, VocabularyDecoding
+from .aligned_text_maya1 import AlignedText
+from .decoding_maya1 import AlignedSlotDecoding, AllowedIdsLogitsProcessor, SlotDecoding, SlotHead, VocabularyDecoding
 from .request_maya1 import SpeechOptions, SpeechRequest, check_part_counts, check_prompts, token_budgets
 from .streaming_maya1 import split_levels, stream_speech
 
@@ -240,12 +241,22 @@ class Maya1GenerationMixin(SpeechGenerationMixin, GenerationMixin):
         )
         budgets = [request.token_budgets[row] for row in rows]
         processors = self._slot_processors(request, input_ids)
+        aligned = self.config.aligned_text_layout
+        if processors is None and aligned is not None:
+            raise ValueError(
+                "This checkpoint's stream holds its text: it needs `constrain_slots=True`, a plain language-model "
+                "head, and neither `logits_processor`, `stopping_criteria` nor options that look at earlier tokens."
+            )
         if processors is None:
             return self._vocabulary_decoding(request, decoder, sampler, budgets)
         slots, layout = self.config.slots_per_frame, self.config.audio_token_layout
         penalty = request.config.repetition_penalty or 1.0
         head = SlotHead(self.language_model.lm_head.weight, layout, input_ids, penalty, processors, sampler)
-        return SlotDecoding(decoder, head, [budget // slots for budget in budgets], self._min_frames(request.config))
+        arguments = decoder, head, [budget // slots for budget in budgets], self._min_frames(request.config)
+        if aligned is None:
+            return SlotDecoding(*arguments)
+        texts = [AlignedText(aligned, prompt) for prompt in input_ids.tolist()]
+        return AlignedSlotDecoding(*arguments, texts=texts)
 
     def _min_frames(self, config: GenerationConfig) -> int:
         return math.ceil((config.min_new_tokens or 0) / self.config.slots_per_frame)

@@ -25,6 +25,7 @@ from ...loading import CompleteCheckpointMixin
 from ..snac import SnacModel
 from .configuration_maya1 import Maya1Config
 from .generation_maya1 import Maya1GenerationMixin
+from .loss_maya1 import slot_constrained_loss
 
 
 # trf-ignore: TRF057
@@ -103,6 +104,7 @@ class Maya1ForConditionalGeneration(Maya1PreTrainedModel, Maya1GenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        constrain_slots: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         r"""
@@ -125,11 +127,28 @@ class Maya1ForConditionalGeneration(Maya1PreTrainedModel, Maya1GenerationMixin):
                 Whether to return `past_key_values`.
             logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
                 How many of the last positions get logits; 0 is all.
+            constrain_slots (`bool`, *optional*, defaults to `False`):
+                With `labels`: whether each is scored among the ids that its slot allows. There are no logits then.
 
         Returns:
             `CausalLMOutputWithPast` with `loss` (scalar, when `labels` are given) and `logits`
             `(batch, length, vocab_size)`.
+
+        Raises:
+            ValueError: with `constrain_slots`, a label that is not one of the speech.
         """
+        if constrain_slots and labels is not None:
+            return self._forward_constrained(
+                labels,
+                num_items=kwargs.pop("num_items_in_batch", None),
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds,
+                use_cache=use_cache,
+                **kwargs,
+            )
         return self.language_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -141,6 +160,23 @@ class Maya1ForConditionalGeneration(Maya1PreTrainedModel, Maya1GenerationMixin):
             logits_to_keep=logits_to_keep,
             **kwargs,
         )
+
+    def _forward_constrained(
+        self, labels: torch.LongTensor, num_items: int | torch.Tensor | None, **inputs: Any
+    ) -> CausalLMOutputWithPast:
+        outputs = self.language_model.model(**inputs)
+        markers = [self.config.end_of_speech_token_id]
+        if self.config.next_text_token_id is not None:
+            markers.append(self.config.next_text_token_id)
+        loss = slot_constrained_loss(
+            outputs.last_hidden_state,
+            self.get_output_embeddings().weight,
+            labels,
+            self.config.audio_token_layout,
+            markers,
+            num_items,
+        )
+        return CausalLMOutputWithPast(loss=loss, past_key_values=outputs.past_key_values)
 
 
 __all__ = ["Maya1ForConditionalGeneration", "Maya1PreTrainedModel"]

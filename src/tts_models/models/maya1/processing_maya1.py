@@ -17,6 +17,7 @@ import math
 import re
 import shutil
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from transformers.utils import cached_file, logging
 
 from ...speech_generation import SpeechProcessorMixin
 from ...text import clean_text, find_tags, map_outside_tags, neutralize_tokens, split_text
+from ...text.pronunciation import PHONEMES
+from .aligned_text_maya1 import AlignedTextLayout, units_of_frames
 from .audio_tokens_maya1 import AudioTokenLayout, UnpackInfo
 
 
@@ -111,6 +114,11 @@ class Maya1Processor(SpeechProcessorMixin, ProcessorMixin):
             Longer texts are split at sentence ends into parts of at most this many characters.
         max_text_characters (`int`, *optional*, defaults to 50000):
             The longest text accepted.
+        next_text_token (`str`, *optional*):
+            For checkpoints with aligned text, whose units are the phonemes: the token of
+            `Maya1Config.next_text_token_id`.
+        text_lookahead (`int`, *optional*, defaults to 1):
+            As in [`Maya1Config`].
     """
 
     def __init__(
@@ -131,6 +139,8 @@ class Maya1Processor(SpeechProcessorMixin, ProcessorMixin):
         lexicon_file: str | None = None,
         max_part_characters: int = 280,
         max_text_characters: int = 50_000,
+        next_text_token: str | None = None,
+        text_lookahead: int = 1,
     ) -> None:
         super().__init__(tokenizer, feature_extractor, chat_template=chat_template)
         if text_frontend not in TEXT_FRONTENDS:
@@ -149,6 +159,7 @@ class Maya1Processor(SpeechProcessorMixin, ProcessorMixin):
         self.lexicon_file = lexicon_file
         self.max_part_characters = max_part_characters
         self.max_text_characters = max_text_characters
+        self.next_text_token, self.text_lookahead = next_text_token, text_lookahead
         self._lexicon = None
         self._token_ids = self._read_token_ids()
         tokenizer.padding_side = "left"
@@ -198,11 +209,32 @@ class Maya1Processor(SpeechProcessorMixin, ProcessorMixin):
             ids["audio_token"], self.codebook_size, tuple(self.vq_strides), ids["end_of_speech_token"]
         )
 
+    @cached_property
+    def aligned_text_layout(self) -> AlignedTextLayout | None:
+        """How text stands in the stream, or `None` where the stream is audio only."""
+        if self.next_text_token is None:
+            return None
+        vocabulary = self.tokenizer.get_vocab()
+        phonemes = [vocabulary[f"{{{phoneme}}}"] for phoneme in PHONEMES]
+        return AlignedTextLayout(
+            min(phonemes),
+            max(phonemes),
+            vocabulary[self.next_text_token],
+            self._token_ids["eot_token"],
+            self.text_lookahead,
+        )
+
     @property
-    def config_token_ids(self) -> dict[str, int]:
+    def config_token_ids(self) -> dict[str, Any]:
         """The ids as keyword arguments of [`Maya1Config`] (`audio_token_offset`, `bos_token_id`, …)."""
         names = {"audio_token": "audio_token_offset"}
-        return {names.get(role, f"{role}_id"): token_id for role, token_id in self._token_ids.items()}
+        arguments = {names.get(role, f"{role}_id"): token_id for role, token_id in self._token_ids.items()}
+        aligned = self.aligned_text_layout
+        if aligned is not None:
+            arguments["next_text_token_id"] = aligned.next_id
+            arguments["text_unit_range"] = [aligned.first_unit_id, aligned.last_unit_id]
+            arguments["text_lookahead"] = aligned.lookahead
+        return arguments
 
     # Prompts
 
@@ -295,6 +327,9 @@ class Maya1Processor(SpeechProcessorMixin, ProcessorMixin):
             body = self.prompt_template.format(voice=voice, text=self._frontend(text))
             return self.tokenizer(body, add_special_tokens=False)["input_ids"]
         text = neutralize_tokens(clean_text(text), self._forbidden_tokens)
+        if self.aligned_text_layout is not None:
+            # A phoneme in the description would be taken for the start of the text.
+            voice = voice.replace("{", "(").replace("}", ")")
         body = self.prompt_template.format(voice=clean_text(voice), text=self._frontend(text))
         body = neutralize_tokens(body, self._forbidden_tokens)
         token_ids = self.tokenizer(body, add_special_tokens=False)["input_ids"]
@@ -418,7 +453,10 @@ class Maya1Processor(SpeechProcessorMixin, ProcessorMixin):
         Raises:
             ValueError: unknown policy, or a malformed stream with `"strict"`.
         """
-        levels, info = self.audio_token_layout.unpack(_integers(ids), policy=policy, row=row)
+        layout, ids = self.audio_token_layout, _integers(ids)
+        if self.aligned_text_layout is not None:
+            ids = [each for each in ids if each == layout.end_id or layout.slot_of(each) is not None]
+        levels, info = layout.unpack(ids, policy=policy, row=row)
         if policy == "resync" and info.dropped_tokens >= self.audio_token_layout.slots_per_frame:
             logger.warning(f"Row {row}: {info.dropped_tokens} misaligned audio tokens were dropped.")
         return tuple(torch.tensor(level, dtype=torch.long) for level in levels), info
@@ -430,6 +468,7 @@ class Maya1Processor(SpeechProcessorMixin, ProcessorMixin):
         audio_codes: Sequence[Any],
         loss_on_text: bool = False,
         append_end_of_ai: bool = False,
+        unit_ends: Sequence[float] | None = None,
     ) -> dict[str, list[int]]:
         """One utterance as ids and labels: the prompt as `__call__` writes it, the packed codes, the end of speech.
 
@@ -439,22 +478,44 @@ class Maya1Processor(SpeechProcessorMixin, ProcessorMixin):
             audio_codes: One 1-D integer sequence or tensor per level, coarse first.
             loss_on_text: Whether the prompt is learnt too; its labels are -100 otherwise.
             append_end_of_ai: Whether the end-of-AI id follows, as in Orpheus' recipe.
+            unit_ends: For checkpoints with aligned text: the time in seconds at which each phoneme of the text ends.
 
         Returns:
             Two lists of equal length, under `input_ids` and `labels`.
 
         Raises:
-            ValueError: bad text, voice or codes.
+            ValueError: bad text, voice or codes; or `unit_ends` that are missing, out of place or of another number.
         """
         text = self._check_texts(text, verbatim=False)[0]
         prompt = self.prompt_ids(text, self._resolve_voice(voice))
-        speech = self.pack_codes(audio_codes).tolist() + [self._token_ids["end_of_speech_token"]]
+        speech, labels = self._stream(prompt, self.pack_codes(audio_codes).tolist(), unit_ends)
+        closing = [self._token_ids["end_of_speech_token"]]
         if append_end_of_ai:
-            speech.append(self._token_ids["end_of_ai_token"])
+            closing.append(self._token_ids["end_of_ai_token"])
         return {
-            "input_ids": prompt + speech,
-            "labels": (prompt if loss_on_text else [-100] * len(prompt)) + speech,
+            "input_ids": prompt + speech + closing,
+            "labels": (prompt if loss_on_text else [-100] * len(prompt)) + labels + closing,
         }
+
+    def _stream(
+        self, prompt: list[int], audio_ids: list[int], unit_ends: Sequence[float] | None
+    ) -> tuple[list[int], list[int]]:
+        """Ids and labels of the speech, with the text in it where the checkpoint wants that."""
+        aligned, layout = self.aligned_text_layout, self.audio_token_layout
+        if (aligned is None) != (unit_ends is None):
+            wanted = "not given: this checkpoint's stream is audio only" if aligned is None else "given"
+            raise ValueError(f"`unit_ends` must be {wanted}; got {unit_ends!r:.40}.")
+        if aligned is None:
+            return audio_ids, audio_ids
+        units = aligned.units(prompt)
+        if len(unit_ends) != len(units):
+            raise ValueError(
+                f"`unit_ends` must hold a time for each of the {len(units)} phonemes; got {len(unit_ends)}."
+            )
+        slots = layout.slots_per_frame
+        frames = [audio_ids[start : start + slots] for start in range(0, len(audio_ids), slots)]
+        frame_seconds = self.feature_extractor.hop_length * layout.strides[0] / self.sampling_rate
+        return aligned.interleave(units, frames, units_of_frames(unit_ends, len(frames), frame_seconds))
 
     # Files
 

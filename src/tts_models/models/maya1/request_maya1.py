@@ -184,7 +184,9 @@ def token_budgets(
             f"`input_ids` has a prompt of {longest} tokens, which leaves no room for speech in a context of {limit} "
             "(`max_length`): split the text."
         )
-    room = ((limit - length) // slots * slots for length in prompt_lengths)
+    # Aligned text stands in the stream once more.
+    repeats = 1 if model_config.aligned_text_layout is None else 2
+    room = (max(limit - repeats * length, slots) // slots * slots for length in prompt_lengths)
     return [min(tokens, left) for tokens, left in zip(wanted, room, strict=True)]
 
 
