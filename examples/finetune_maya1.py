@@ -17,6 +17,7 @@ from transformers import Trainer, TrainingArguments
 
 from tts_models import DEFAULT_VOICE
 from tts_models.models.maya1 import Maya1ForConditionalGeneration, Maya1Processor
+from tts_models.training.alignment import estimate_unit_ends
 from tts_models.training.audio_dataset import Recording, read_metadata
 from tts_models.training.muon import MuonAdamW
 from tts_models.training.speech_dataset import SpeechTokenCollator, SpeechTokenDataset, encode_recordings
@@ -41,7 +42,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--phoneme_ends",
         type=Path,
-        help="table `file|seconds seconds …`: when each phoneme of the text ends; the guide follows it",
+        help="table `file|seconds seconds …`: when each phoneme of the text ends, for checkpoints with aligned text; "
+        "estimated with the checkpoint itself when not given",
     )
     parser.add_argument(
         "--code_noise",
@@ -56,6 +58,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--logging_steps", type=int, default=10)
     parser.add_argument("--report_to", default="none", help="a logger of transformers.Trainer, such as wandb")
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the language model: a minute more, then faster"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -86,6 +91,8 @@ def make_datasets(args: argparse.Namespace, model: Maya1ForConditionalGeneration
     columns = [recordings, encode_recordings(model.codec_model, recordings, cache=args.output / "codes.safetensors")]
     if args.phoneme_ends is not None:
         columns.append(read_phoneme_ends(args.phoneme_ends, recordings))
+    elif processor.aligned_text_layout is not None:
+        columns.append(estimate_unit_ends(model.eval(), processor, recordings))
     rows = list(zip(*columns, strict=True))
     random.Random(args.seed).shuffle(rows)
     held_out = max(1, round(args.eval_share * len(rows)))
@@ -101,6 +108,8 @@ def main() -> None:
     train, evaluation = make_datasets(args, model, processor)
     if args.lora:
         model = add_adapters(model, args.lora_rank)
+    if args.compile:
+        model.language_model.model.compile(dynamic=True)
     trainer = Trainer(
         model=model,
         args=TrainingArguments(

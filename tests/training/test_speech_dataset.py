@@ -1,4 +1,4 @@
-"""Training examples of the language model: where the text is spoken, and an unreliable past."""
+"""Training examples of the language model: padding, and an unreliable past."""
 
 from pathlib import Path
 
@@ -21,30 +21,6 @@ def codes(processor, frames: int) -> tuple[torch.Tensor, ...]:
     )
 
 
-def test_text_places_follow_the_phonemes() -> None:
-    processor = tiny_processor()
-    layout, extractor = processor.audio_token_layout, processor.feature_extractor
-    frame_seconds = extractor.hop_length * layout.strides[0] / extractor.sampling_rate
-    ends = [[0.5 * frame_seconds, 2 * frame_seconds, 2.5 * frame_seconds]]
-    dataset = SpeechTokenDataset(processor, [RECORDING], [codes(processor, 4)], phoneme_ends=ends)
-    example = dataset[0]
-    places, labels = torch.tensor(example["text_places"]), torch.tensor(example["labels"])
-    # A position predicts the next label: places lie one to the left of the labels, the end of speech included.
-    assert torch.equal(places[:-1] >= 0, labels[1:] != -100) and places[-1] == -1
-    spoken, slots = places[places >= 0].tolist(), layout.slots_per_frame
-    assert spoken == sorted(spoken) and set(spoken) == {0, 1, 2}
-    assert spoken[0] == 0 and spoken[slots] == 1 and spoken[2 * slots] == 2 and spoken[-1] == 2
-    batch = SpeechTokenCollator(0)([example, {name: values[:-3] for name, values in example.items()}])
-    assert batch["text_places"].shape == batch["input_ids"].shape and (batch["text_places"][1, -3:] == -1).all()
-
-
-def test_examples_without_times_have_no_places() -> None:
-    processor = tiny_processor()
-    example = SpeechTokenDataset(processor, [RECORDING], [codes(processor, 2)])[0]
-    assert set(example) == {"input_ids", "labels"}
-    assert "text_places" not in SpeechTokenCollator(0)([example])
-
-
 @pytest.mark.parametrize("noise", [0.3, 1.0])
 def test_code_noise_changes_past_codes_only_within_their_slot(noise: float) -> None:
     torch.manual_seed(0)
@@ -60,3 +36,13 @@ def test_code_noise_changes_past_codes_only_within_their_slot(noise: float) -> N
     assert torch.equal(*slots)
     share = (before != after)[is_audio].float().mean()
     assert abs(share - noise * (1 - 1 / CODEBOOK_SIZE)) < 0.08
+
+
+def test_collator_pads_on_the_right_and_marks_the_slot_constraint() -> None:
+    processor = tiny_processor()
+    example = SpeechTokenDataset(processor, [RECORDING], [codes(processor, 2)])[0]
+    batch = SpeechTokenCollator(0)([example, {name: values[:-3] for name, values in example.items()}])
+    assert set(batch) == {"input_ids", "attention_mask", "labels"}
+    assert batch["attention_mask"][1].tolist() == [1] * (len(example["input_ids"]) - 3) + [0] * 3
+    assert (batch["labels"][1, -3:] == -100).all()
+    assert SpeechTokenCollator(0, constrain_slots=True)([example])["constrain_slots"] is True

@@ -101,6 +101,22 @@ class AlignedTextLayout:
             labels += frame
         return ids, labels
 
+    def frames_per_unit(self, stream: Sequence[int], slots: int) -> list[int]:
+        """Frames spoken of each unit, from a generated stream.
+
+        Args:
+            stream: The ids after the prompt, up to the end of the speech.
+            slots: Audio ids per frame.
+        """
+        counts, opened = [0], 0
+        for token_id in stream:
+            if token_id == self.end_of_text_id or self.first_unit_id <= token_id <= self.last_unit_id:
+                opened += 1
+                counts += [0] * (opened > self.lookahead + 1)
+            elif opened > self.lookahead:
+                counts[-1] += 1
+        return [count // slots for count in counts]
+
 
 def units_of_frames(unit_ends: Sequence[float], frames: int, frame_seconds: float) -> list[int]:
     """Number of the unit spoken in the middle of each frame.
