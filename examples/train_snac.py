@@ -34,7 +34,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--audio", type=Path, required=True, help="folder of wav, flac, ogg or mp3 files")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="folder of a codec to start from")
-    parser.add_argument("--config", type=json.loads, default={}, help="JSON of SnacConfig arguments for a new codec")
+    parser.add_argument(
+        "--config",
+        type=json.loads,
+        default={},
+        help="JSON of SnacConfig arguments for a new codec; with --model, changes to its configuration, such as more "
+        "levels of codes (what is new starts at random)",
+    )
     parser.add_argument("--phase", choices=("joint", "spectrogram", "waveform"), default="joint")
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--unquantized_steps", type=int, default=150, help="first steps of the spectrogram phase")
@@ -49,6 +55,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--save_every", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
+
+
+def make_model(args: argparse.Namespace) -> SnacModel:
+    if args.model is None:
+        return SnacModel(SnacConfig(**args.config))
+    known = SnacModel.from_pretrained(args.model)
+    if not args.config:
+        return known
+    model = SnacModel(SnacConfig(**known.config.to_dict() | args.config))
+    model.load_state_dict(known.state_dict(), strict=False)
+    return model
 
 
 def save(model: SnacModel, output: Path) -> None:
@@ -143,8 +160,7 @@ class Training:
 def main() -> None:
     args = parse_args()
     torch.manual_seed(args.seed)
-    model = SnacModel.from_pretrained(args.model) if args.model else SnacModel(SnacConfig(**args.config))
-    Training(args, model.train()).run()
+    Training(args, make_model(args).train()).run()
 
 
 if __name__ == "__main__":
