@@ -1,9 +1,16 @@
 """A key/value cache that writes into room it reserved, instead of copying everything at every token."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
+
+
+class LayerCache(Protocol):
+    """What a decoding step needs of one layer of a cache."""
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take in `(batch, heads, new, head_dim)` states; returns all states."""
 
 
 class ReservedLayer(DynamicLayer):
@@ -49,6 +56,10 @@ class ReservedLayer(DynamicLayer):
             buffer[..., : self._length, :] = filled
             setattr(self, name, buffer)
 
+    def rewind(self) -> None:
+        """Forget all states and keep the room."""
+        self._length = 0
+
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep only the rows `indices`."""
         self._key_buffer, self._value_buffer = self._key_buffer[indices], self._value_buffer[indices]
@@ -67,4 +78,34 @@ class ReservedCache(Cache):
         super().__init__(layers=[ReservedLayer() for _ in range(num_layers)])
 
 
-__all__ = ["ReservedCache", "ReservedLayer"]
+class SlotLayer:
+    """One layer of a cache whose room never changes: new states go to the slots that a tensor names.
+
+    `update` returns the whole room, filled or not, so shapes stay the same from step to step and nothing is read
+    back from the device: what compiled code and CUDA graphs need. A mask hides the slots that are not filled.
+
+    Args:
+        shape: `(batch, heads, room, head_dim)`.
+        dtype: Of the states.
+        device: Of the states.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
+        # Zeros, because a masked slot still enters the products, and chance may have left a NaN there.
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.slots = torch.zeros(1, dtype=torch.long, device=device)
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write `(batch, heads, new, head_dim)` states to `slots` `(new,)`; returns all slots."""
+        self.keys.index_copy_(2, self.slots, key_states)
+        self.values.index_copy_(2, self.slots, value_states)
+        return self.keys, self.values
+
+    def fill(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Put the states `(batch, heads, length, head_dim)` of a prompt into the first slots."""
+        self.keys[:, :, : keys.shape[2]] = keys
+        self.values[:, :, : values.shape[2]] = values
+
+
+__all__ = ["LayerCache", "ReservedCache", "ReservedLayer", "SlotLayer"]

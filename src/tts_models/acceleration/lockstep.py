@@ -3,8 +3,8 @@
 import torch
 from transformers import PreTrainedModel
 
+from .decoder_step import DecoderStep
 from .kv_cache import ReservedCache
-from .llama_step import LlamaStep
 
 
 class LockstepDecoder:
@@ -18,6 +18,7 @@ class LockstepDecoder:
         attention_mask: `(batch, length)`, 1 for tokens and 0 for padding.
         inputs_embeds: The prompts as rows `(batch, length, hidden_size)` instead of `input_ids`; the steps then take
             rows too ([`LockstepDecoder.step_embeds`]).
+        fast_step: Takes the steps after the prompt instead of the backbone. A small Llama gets one by itself.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class LockstepDecoder:
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        fast_step: DecoderStep | None = None,
     ) -> None:
         self.backbone = backbone
         self.input_ids, self.inputs_embeds = input_ids, inputs_embeds
@@ -34,7 +36,7 @@ class LockstepDecoder:
         self.is_padded = not bool(attention_mask.all())
         self.positions = attention_mask.sum(-1, keepdim=True)
         self._mask: torch.Tensor | None = None
-        self._fast_step = LlamaStep(backbone, self.cache) if LlamaStep.supports(backbone) else None
+        self._fast_step = DecoderStep.folded(backbone) if fast_step is None else fast_step
 
     def prefill(self) -> torch.Tensor:
         """Read the prompts; returns the last hidden state `(batch, hidden_size)` of each row."""
@@ -47,15 +49,20 @@ class LockstepDecoder:
     def step(self, token_ids: torch.LongTensor) -> torch.Tensor:
         """Read one more token `(batch,)` per row; returns the hidden state `(batch, hidden_size)` after it."""
         if self._fast_step is not None:
-            hidden_state = self._fast_step(token_ids, self.positions, self._step_mask())
-        else:
-            hidden_state = self._run(self._step_mask(), self.positions, input_ids=token_ids[:, None])
+            return self.step_embeds(self.backbone.get_input_embeddings().weight[token_ids])
+        hidden_state = self._run(self._step_mask(), self.positions, input_ids=token_ids[:, None])
         self.positions = self.positions + 1
         return hidden_state
 
     def step_embeds(self, embeds: torch.Tensor) -> torch.Tensor:
         """Read one more row `(batch, hidden_size)` each; returns the hidden state `(batch, hidden_size)` after it."""
-        hidden_state = self._run(self._step_mask(), self.positions, inputs_embeds=embeds[:, None])
+        if self._fast_step is None:
+            hidden_state = self._run(self._step_mask(), self.positions, inputs_embeds=embeds[:, None])
+        else:
+            # An upper bound of the positions, known without asking the device.
+            self._fast_step.reserve_positions(self.cache.get_seq_length() + 1)
+            states = self._fast_step(embeds[:, None], self.positions, self._step_mask(), self.cache.layers)
+            hidden_state = states[:, -1]
         self.positions = self.positions + 1
         return hidden_state
 
@@ -90,7 +97,7 @@ class LockstepDecoder:
     def _build_mask(self, length: int) -> torch.Tensor:
         new_tokens = length - self.attention_mask.shape[-1]
         mask = torch.nn.functional.pad(self.attention_mask, (0, new_tokens), value=1)
-        if self.backbone.config._attn_implementation not in ("sdpa", "eager"):
+        if self._fast_step is None and self.backbone.config._attn_implementation not in ("sdpa", "eager"):
             return mask
         blocked = torch.finfo(self.backbone.dtype).min
         additive = torch.zeros(mask.shape, dtype=self.backbone.dtype, device=mask.device)
