@@ -25,6 +25,33 @@ MakeProjection = Callable[..., Projection]
 RunLayer = Callable[..., torch.Tensor]
 
 
+class RmsNorm:
+    """Root-mean-square norm over the last axis.
+
+    Args:
+        weight: `(size,)`, or more axes before it; `None` where it is folded into what follows.
+        size: Of the last axis.
+        eps: Added to the mean square.
+        like: Tells device and dtype.
+    """
+
+    def __init__(self, weight: torch.Tensor | None, size: int, eps: float, like: torch.Tensor) -> None:
+        self.weight, self.size, self.eps = weight, size, eps
+        # On a CPU the library's norm takes eight operations; over the length of the vector it is four.
+        self.by_length = like.device.type == "cpu" and like.dtype == torch.float32
+        self.offset = torch.tensor((size * eps) ** 0.5)
+        self.scaled = torch.tensor(size**0.5) if weight is None else weight.detach() * size**0.5
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        if self.by_length:
+            length = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
+            return torch.mul(states, self.scaled).div_(torch.hypot(length, self.offset))
+        if self.weight is not None and self.weight.dim() == 1:
+            return F.rms_norm(states, (self.size,), self.weight, self.eps)
+        normed = F.rms_norm(states, (self.size,), None, self.eps)
+        return normed if self.weight is None else normed * self.weight
+
+
 class StepLayer:
     """The weights of one decoder layer.
 
@@ -37,28 +64,32 @@ class StepLayer:
     def __init__(self, layer: nn.Module, project: MakeProjection, fold: bool = False) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         inputs = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self.attention_norm, self.mlp_norm = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+        norms = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight)
+        eps = layer.input_layernorm.variance_epsilon
         if fold:
-            self.qkv = _fold(self.attention_norm, *inputs)
-            self.gate_up = _fold(self.mlp_norm, mlp.gate_proj, mlp.up_proj)
+            self.qkv = _fold(norms[0], *inputs)
+            self.gate_up = _fold(norms[1], mlp.gate_proj, mlp.up_proj)
             self.output, self.down = (ColumnsProjection(each.weight.T) for each in (attention.o_proj, mlp.down_proj))
-            self.attention_norm = self.mlp_norm = None
         else:
             self.qkv, self.output = project(*inputs), project(attention.o_proj)
             self.gate_up, self.down = project(mlp.gate_proj, mlp.up_proj), project(mlp.down_proj)
-        self.eps = layer.input_layernorm.variance_epsilon
+        self.attention_norm, self.mlp_norm = (
+            RmsNorm(None if fold else norm, len(norm), eps, like=norm) for norm in norms
+        )
         self.activation = mlp.act_fn
         self.head_dim = attention.head_dim
         self.kv_heads = attention.config.num_key_value_heads
         self.heads = attention.config.num_attention_heads
+        self.shared = self.heads // self.kv_heads
         self.query_key_norm = self._query_key_norm(attention)
 
-    def _query_key_norm(self, attention: nn.Module) -> torch.Tensor | None:
-        """The norms over the heads of queries and keys, `(heads + kv_heads, 1, head_dim)`; Llama has none."""
+    def _query_key_norm(self, attention: nn.Module) -> RmsNorm | None:
+        """The norms over the heads of queries and keys at once; Llama has none."""
         if getattr(attention, "q_norm", None) is None:
             return None
         norms = [attention.q_norm.weight] * self.heads + [attention.k_norm.weight] * self.kv_heads
-        return torch.stack([norm.detach() for norm in norms])[:, None]
+        weight = torch.stack([norm.detach() for norm in norms])[:, None]
+        return RmsNorm(weight, self.head_dim, attention.q_norm.variance_epsilon, like=weight)
 
 
 def _fold(norm: torch.Tensor, *modules: nn.Linear) -> Projection:
@@ -75,39 +106,39 @@ def layer_step(
 ) -> torch.Tensor:
     """One decoder layer over the new positions `hidden` `(batch, new, hidden_size)`; see [`DecoderStep`]."""
     batch_size, new, _ = hidden.shape
-    states = layer.qkv(normalize(hidden, layer.attention_norm, layer.eps)).view(batch_size, new, -1, layer.head_dim)
-    states = states.transpose(1, 2)
-    rotated = states[:, : layer.heads + layer.kv_heads]
+    states = layer.qkv(layer.attention_norm(hidden))
+    if new == 1:
+        states = states.view(batch_size, -1, 1, layer.head_dim)
+    else:
+        states = states.view(batch_size, new, -1, layer.head_dim).transpose(1, 2)
+    rotated, values = states.split([layer.heads + layer.kv_heads, layer.kv_heads], 1)
     if layer.query_key_norm is not None:
-        rotated = normalize(rotated, layer.query_key_norm, layer.eps)
-    rotated = torch.addcmul(rotated * cos, rotated.roll(layer.head_dim // 2, -1), sin)
-    keys, values = cache.update(rotated[:, layer.heads :], states[:, layer.heads + layer.kv_heads :])
-    attended = attend(rotated[:, : layer.heads], keys, values, mask)
-    hidden = hidden + layer.output(attended.transpose(1, 2).reshape(batch_size, new, -1))
-    gate, up = layer.gate_up(normalize(hidden, layer.mlp_norm, layer.eps)).chunk(2, -1)
-    return hidden + layer.down(layer.activation(gate) * up)
+        rotated = layer.query_key_norm(rotated)
+    first, second = rotated.chunk(2, -1)
+    rotated = (rotated * cos).addcmul_(torch.cat((second, first), -1), sin)
+    queries, keys = rotated.split([layer.heads, layer.kv_heads], 1)
+    keys, values = cache.update(keys, values)
+    attended = _attend(queries, keys, values, mask, layer)
+    hidden = layer.output(attended).add_(hidden)
+    gate, up = layer.gate_up(layer.mlp_norm(hidden)).chunk(2, -1)
+    return layer.down(layer.activation(gate).mul_(up)).add_(hidden)
 
 
-def normalize(states: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
-    """Root-mean-square norm over the last axis, computed in float32 as the library does."""
-    if weight is not None and weight.dim() == 1:
-        return F.rms_norm(states, weight.shape, weight, eps)
-    normed = F.rms_norm(states, states.shape[-1:], None, eps)
-    return normed if weight is None else normed * weight
-
-
-def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Attention of `(batch, heads, new, head_dim)` over `(batch, kv_heads, known, head_dim)`.
+def _attend(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None, layer: StepLayer
+) -> torch.Tensor:
+    """Attention of `(batch, heads, new, head_dim)` over `(batch, kv_heads, known, head_dim)`; gives rows.
 
     The heads that share keys are laid out as one longer sequence of queries, so that no key is copied.
     """
-    batch_size, heads, new, head_dim = queries.shape
-    shared = heads // keys.shape[1]
-    grouped = queries.reshape(batch_size, keys.shape[1], shared * new, head_dim)
+    batch_size, _, new, head_dim = queries.shape
+    grouped = queries.reshape(batch_size, layer.kv_heads, layer.shared * new, head_dim)
     if mask is not None and new > 1:
-        mask = mask.repeat(1, 1, shared, 1)
+        mask = mask.repeat(1, 1, layer.shared, 1)
     attended = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask)
-    return attended.view(batch_size, heads, new, head_dim)
+    if new > 1:
+        attended = attended.view(batch_size, layer.heads, new, head_dim).transpose(1, 2)
+    return attended.reshape(batch_size, new, layer.heads * head_dim)
 
 
 class DecoderStep:
@@ -123,7 +154,8 @@ class DecoderStep:
     def __init__(self, backbone: nn.Module, project: MakeProjection, fold: bool = False) -> None:
         self.backbone = backbone
         self.layers = [StepLayer(layer, project, fold) for layer in backbone.layers]
-        self.eps = backbone.norm.variance_epsilon
+        norm = backbone.norm.weight
+        self.norm = RmsNorm(norm, len(norm), backbone.norm.variance_epsilon, like=norm)
         self.table: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @classmethod
@@ -134,7 +166,7 @@ class DecoderStep:
     def __call__(
         self,
         embeds: torch.Tensor,
-        positions: torch.LongTensor,
+        rotation: tuple[torch.Tensor, torch.Tensor],
         mask: torch.Tensor | None,
         cache: Sequence[LayerCache],
         run_layer: RunLayer = layer_step,
@@ -143,16 +175,24 @@ class DecoderStep:
 
         Args:
             embeds: Inputs.
-            positions: `(batch or 1, new)`; within the table, see [`DecoderStep.reserve_positions`].
+            rotation: Of the positions, see [`DecoderStep.rotation`].
             mask: Additive, `(batch or 1, 1, new, known + new)`, or `None` where every row sees every position.
             cache: One layer each, whose `update` appends the new states and returns all of them.
             run_layer: [`layer_step`], or a compiled form of it.
         """
-        cos, sin = (each[positions][:, None] for each in self.table)
-        hidden = embeds
+        (cos, sin), hidden = rotation, embeds
         for layer, cache_layer in zip(self.layers, cache, strict=True):
             hidden = run_layer(hidden, cos, sin, mask, layer, cache_layer)
-        return normalize(hidden, self.backbone.norm.weight, self.eps)
+        return self.norm(hidden)
+
+    def rotation(self, positions: torch.LongTensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and signed sines `(batch or 1, 1, new, head_dim)` at `positions` `(batch or 1, new)`.
+
+        Within the table, see [`DecoderStep.reserve_positions`].
+        """
+        flat, shape = positions.flatten(), (*positions.shape[:1], 1, *positions.shape[1:], -1)
+        cos, sin = (each.index_select(0, flat).view(shape) for each in self.table)
+        return cos, sin
 
     def reserve_positions(self, needed: int) -> None:
         """Make the rotary table reach `needed` positions: cosines and signed sines, `(positions, head_dim)` each.

@@ -1,5 +1,6 @@
 """A key/value cache that writes into room it reserved, instead of copying everything at every token."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -44,10 +45,10 @@ class ReservedLayer(DynamicLayer):
         start, end = self._length, self._length + key_states.shape[-2]
         if end > self._key_buffer.shape[-2]:
             self._grow(2 * end)
-        self._key_buffer[..., start:end, :] = key_states
-        self._value_buffer[..., start:end, :] = value_states
+        self._key_buffer.narrow(2, start, end - start).copy_(key_states)
+        self._value_buffer.narrow(2, start, end - start).copy_(value_states)
         self._length = end
-        self.keys, self.values = self._key_buffer[..., :end, :], self._value_buffer[..., :end, :]
+        self.keys, self.values = self._key_buffer.narrow(2, 0, end), self._value_buffer.narrow(2, 0, end)
         return self.keys, self.values
 
     def _grow(self, room: int) -> None:
@@ -55,10 +56,6 @@ class ReservedLayer(DynamicLayer):
             buffer = self._reserve(filled, room)
             buffer[..., : self._length, :] = filled
             setattr(self, name, buffer)
-
-    def rewind(self) -> None:
-        """Forget all states and keep the room."""
-        self._length = 0
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep only the rows `indices`."""
@@ -76,6 +73,33 @@ class ReservedCache(Cache):
 
     def __init__(self, num_layers: int) -> None:
         super().__init__(layers=[ReservedLayer() for _ in range(num_layers)])
+
+
+class RepeatedLayer:
+    """One layer of a cache that is filled by the same few steps again and again: all its views are made once.
+
+    Args:
+        shape: `(batch, heads, room, head_dim)`.
+        ends: Where each step ends; the first begins at 0, the others where the one before ended.
+        dtype: Of the states.
+        device: Of the states.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int, int], ends: Sequence[int], dtype: torch.dtype, device: torch.device
+    ) -> None:
+        buffers = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(2)]
+        starts = [0, *ends[:-1]]
+        self.new = [[each[:, :, start:end] for each in buffers] for start, end in zip(starts, ends, strict=True)]
+        self.all = [tuple(each[:, :, :end] for each in buffers) for end in ends]
+        self.step = 0
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the `(batch, heads, new, head_dim)` states of the present step; returns all states so far."""
+        keys, values = self.new[self.step]
+        keys.copy_(key_states)
+        values.copy_(value_states)
+        return self.all[self.step]
 
 
 class SlotLayer:
@@ -108,4 +132,4 @@ class SlotLayer:
         self.values[:, :, : values.shape[2]] = values
 
 
-__all__ = ["LayerCache", "ReservedCache", "ReservedLayer", "SlotLayer"]
+__all__ = ["LayerCache", "RepeatedLayer", "ReservedCache", "ReservedLayer", "SlotLayer"]

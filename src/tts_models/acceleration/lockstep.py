@@ -59,12 +59,17 @@ class LockstepDecoder:
         if self._fast_step is None:
             hidden_state = self._run(self._step_mask(), self.positions, inputs_embeds=embeds[:, None])
         else:
-            # An upper bound of the positions, known without asking the device.
-            self._fast_step.reserve_positions(self.cache.get_seq_length() + 1)
-            states = self._fast_step(embeds[:, None], self.positions, self._step_mask(), self.cache.layers)
-            hidden_state = states[:, -1]
+            hidden_state = self._run_fast(embeds)
         self.positions = self.positions + 1
         return hidden_state
+
+    # Spares every small operation the bookkeeping of views and versions.
+    @torch.inference_mode()
+    def _run_fast(self, embeds: torch.Tensor) -> torch.Tensor:
+        # An upper bound of the positions, known without asking the device.
+        self._fast_step.reserve_positions(self.cache.get_seq_length() + 1)
+        rotation = self._fast_step.rotation(self.positions)
+        return self._fast_step(embeds[:, None], rotation, self._step_mask(), self.cache.layers)[:, -1]
 
     def select(self, index: torch.LongTensor) -> None:
         """Go on with the rows `index` (int64) only."""

@@ -57,7 +57,9 @@ class Int8Projection:
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         # `reduce_range`: seven bits of the input, so that 16-bit sums of processors without VNNI cannot overflow.
-        return torch.ops.quantized.linear_dynamic(states.float(), self.packed, True).to(states.dtype)
+        if states.dtype != torch.float32:
+            return self(states.float()).to(states.dtype)
+        return torch.ops.quantized.linear_dynamic(states, self.packed, True)
 
 
 class ModulesProjection:

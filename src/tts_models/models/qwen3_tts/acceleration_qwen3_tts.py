@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import LogitsProcessorList
 
 from ...acceleration.decoder_step import DecoderStep, RunLayer, layer_step
-from ...acceleration.kv_cache import LayerCache, ReservedCache
+from ...acceleration.kv_cache import LayerCache, RepeatedLayer
 from ...acceleration.projections import Projection, is_plain, project_int8, project_joined
 from ...acceleration.sampling import RowSampler
 
@@ -89,9 +90,13 @@ class FastLoops:
         self.codec_head = project(talker.codec_head)
         self.heads = [project(head) for head in predictor.lm_head]
         self.widen = self._project_inputs(predictor.small_to_mtp_projection, project)
+        self.tables = [table.weight for table in predictor.model.codec_embedding]
         self.num_groups = len(self.heads)
         self.predictor_step.reserve_positions(self.num_groups + 1)
-        self.positions = torch.arange(self.num_groups + 1, device=talker.device)[None]
+        # The code predictor reads two positions, then one at a time.
+        self.spans = [(0, 2), *((start, start + 1) for start in range(2, self.num_groups + 1))]
+        positions = torch.arange(self.num_groups + 1, device=talker.device)[None]
+        self.rotations = [self.predictor_step.rotation(positions[:, start:end]) for start, end in self.spans]
         self.programs: list[FrameProgram] = []
         self.talker_layer = self._compile() if options.use_compile else layer_step
         self.predictor_layer = self._compile() if options.compile_codebook_predictor else layer_step
@@ -110,7 +115,7 @@ class FastLoops:
         self,
         hidden_states: torch.Tensor,
         first_embeds: torch.Tensor,
-        select_slots: Callable[[int, int], tuple[Sequence[LayerCache], torch.Tensor | None]],
+        select_slots: Callable[[int], tuple[Sequence[LayerCache], torch.Tensor | None]],
         pick: Callable[[torch.Tensor, int], torch.LongTensor],
         run_layer: RunLayer = layer_step,
     ) -> tuple[torch.LongTensor, torch.Tensor, list[torch.Tensor]]:
@@ -119,19 +124,18 @@ class FastLoops:
         Args:
             hidden_states: The talker's state before the frame, `(batch, talker_hidden_size)`.
             first_embeds: Its row of the first code, `(batch, talker_hidden_size)`.
-            select_slots: Gives cache and mask of the positions from a first to before a last.
+            select_slots: Gives cache and mask for the number of a code.
             pick: Picks from scores `(batch, vocab_size)`, given the number of the code.
             run_layer: Runs a layer.
         """
-        inputs, start = torch.stack([hidden_states, first_embeds], dim=1), 0
+        inputs = torch.stack([hidden_states, first_embeds], dim=1)
         frame_embeds, codes, all_scores = first_embeds, [], []
-        for group, table in enumerate(self.talker.code_predictor.model.codec_embedding):
-            end = start + inputs.shape[1]
-            cache, mask = select_slots(start, end)
-            states = self.predictor_step(self.widen(inputs), self.positions[:, start:end], mask, cache, run_layer)
+        for group, table in enumerate(self.tables):
+            cache, mask = select_slots(group)
+            states = self.predictor_step(self.widen(inputs), self.rotations[group], mask, cache, run_layer)
             scores = self.heads[group](states[:, -1]).float()
             picked = pick(scores, group)
-            row, start = table(picked), end
+            row = F.embedding(picked, table)
             inputs, frame_embeds = row[:, None], frame_embeds + row
             codes.append(picked)
             all_scores.append(scores)
@@ -149,25 +153,33 @@ class FastFrameWriter:
 
     def __init__(self, loops: FastLoops, processors: LogitsProcessorList, sampler: RowSampler) -> None:
         self.loops, self.processors, self.sampler = loops, processors, sampler
-        self.cache, self.batch_size = None, 0
+        self.cache, self.batch_size = [], 0
         # The first two positions are read at once; the mask hides the second from the first.
         blocked = torch.finfo(loops.talker.dtype).min
-        self.first_mask = torch.tensor([[0, blocked], [0, 0]], dtype=loops.talker.dtype, device=loops.talker.device)
+        mask = torch.tensor([[0, blocked], [0, 0]], dtype=loops.talker.dtype, device=loops.talker.device)
+        self.first_mask = mask[None, None]
 
+    @torch.inference_mode()
     def write(
         self, hidden_states: torch.Tensor, first_embeds: torch.Tensor
     ) -> tuple[torch.LongTensor, torch.Tensor, list[torch.Tensor]]:
         """As [`FrameWriter.write`]."""
         if len(hidden_states) != self.batch_size:
-            self.cache, self.batch_size = ReservedCache(len(self.loops.predictor_step.layers)), len(hidden_states)
+            self.batch_size = len(hidden_states)
+            self.cache = self._make_cache()
         return self.loops.write_codes(hidden_states, first_embeds, self._select_slots, self._pick)
 
-    def _select_slots(self, start: int, end: int) -> tuple[Sequence[LayerCache], torch.Tensor | None]:
-        if start:
-            return self.cache.layers, None
-        for layer in self.cache.layers:
-            layer.rewind()
-        return self.cache.layers, self.first_mask[None, None]
+    def _make_cache(self) -> list[RepeatedLayer]:
+        talker, ends = self.loops.talker, [end for _, end in self.loops.spans]
+        config = talker.code_predictor.config
+        shape = (self.batch_size, config.num_key_value_heads, ends[-1], config.head_dim)
+        layers = self.loops.predictor_step.layers
+        return [RepeatedLayer(shape, ends, talker.dtype, talker.device) for _ in layers]
+
+    def _select_slots(self, group: int) -> tuple[Sequence[LayerCache], torch.Tensor | None]:
+        for layer in self.cache:
+            layer.step = group
+        return self.cache, None if group else self.first_mask
 
     def _pick(self, scores: torch.Tensor, group: int) -> torch.LongTensor:
         return self.sampler(self.processors(None, scores))

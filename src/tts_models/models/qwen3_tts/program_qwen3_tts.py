@@ -82,11 +82,12 @@ class FrameProgram:
         talker, device = loops.talker, loops.talker.device
         config, self.dtype = talker.config, talker.dtype
         loops.talker_step.reserve_positions(room)
-        # Kept, because a recorded graph goes on reading these tables also when longer ones are made.
-        self.tables = loops.talker_step.table, loops.predictor_step.table
+        # Kept, because a recorded graph goes on reading this table also when a longer one is made.
+        self.table = loops.talker_step.table
         self.cache = self._slots(talker.model.config, batch_size, room)
         predictor_room = -(-(loops.num_groups + 1) // _ALIGNMENT) * _ALIGNMENT
         self.predictor_cache = self._slots(talker.code_predictor.config, batch_size, predictor_room)
+        self.predictor_slots = torch.arange(loops.num_groups + 1, device=device)
         self.blocked = torch.finfo(self.dtype).min
         self.predictor_mask = torch.full((predictor_room, predictor_room), self.blocked, device=device).triu(1)
         self.predictor_mask = self.predictor_mask.to(self.dtype)[None, None]
@@ -131,14 +132,16 @@ class FrameProgram:
         slots = self.cache[0].slots
         self.mask.index_fill_(3, slots, 0.0)
         inputs = (embeds + self.text_row)[:, None]
-        states = loops.talker_step(inputs, self.positions, self.mask, self.cache, loops.talker_layer)
+        rotation = loops.talker_step.rotation(self.positions)
+        states = loops.talker_step(inputs, rotation, self.mask, self.cache, loops.talker_layer)
         self.hidden.copy_(states[:, -1])
         slots.add_(1)
         self.positions.add_(1)
 
-    def _select_slots(self, start: int, end: int) -> tuple[Sequence[LayerCache], torch.Tensor]:
+    def _select_slots(self, group: int) -> tuple[Sequence[LayerCache], torch.Tensor]:
+        start, end = self.loops.spans[group]
         for layer in self.predictor_cache:
-            layer.slots = self.loops.positions[0, start:end]
+            layer.slots = self.predictor_slots[start:end]
         return self.predictor_cache, self.predictor_mask[:, :, start:end]
 
     def _pick(self, scores: torch.Tensor, group: int) -> torch.LongTensor:
