@@ -185,7 +185,7 @@ class FastFrameWriter:
         return self.sampler(self.processors(None, scores))
 
 
-class Optimizer:
+class LoopOptimizer:
     """Holds the fast loops of a model, and makes them anew when its weights have changed.
 
     A copy of a model makes its own.
@@ -209,7 +209,7 @@ class Optimizer:
     def __reduce__(self) -> tuple[type, tuple[Qwen3TTSOptimizations]]:
         return type(self), (self.options,)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Optimizer":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "LoopOptimizer":
         return type(self)(self.options)
 
 
@@ -221,11 +221,15 @@ def weights_fingerprint(talker: "Qwen3TTSTalker") -> tuple:
 def restore_layout(talker: "Qwen3TTSTalker") -> None:
     """Give every weight memory of its own again, in the usual layout."""
     for module in talker.modules():
-        if isinstance(module, nn.Linear):
-            module.weight.data = module.weight.detach().clone(memory_format=torch.contiguous_format)
+        weight = getattr(module, "weight", None) if isinstance(module, nn.Linear) else None
+        if weight is not None and (not weight.is_contiguous() or weight.untyped_storage().nbytes() > weight.nbytes):
+            weight.data = weight.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _check(talker: "Qwen3TTSTalker", options: Qwen3TTSOptimizations) -> None:
+    devices = {parameter.device for parameter in talker.parameters()}
+    if len(devices) > 1 or talker.device.type == "meta":
+        raise ValueError(f"The talker must be on one device; it is on {sorted(map(str, devices))}.")
     device = talker.device.type
     if options.use_cuda_graphs and device != "cuda":
         raise ValueError(f"`use_cuda_graphs` needs the model on a CUDA device; it is on {device!r}.")
@@ -241,7 +245,7 @@ __all__ = [
     "COMPILE_MODES",
     "FastFrameWriter",
     "FastLoops",
-    "Optimizer",
+    "LoopOptimizer",
     "Qwen3TTSOptimizations",
     "restore_layout",
     "weights_fingerprint",

@@ -33,7 +33,7 @@ from ...speech_generation import (
     row_generator,
 )
 from ...streaming.schedule import TwoPhaseSchedule
-from .acceleration_qwen3_tts import FastFrameWriter, Optimizer, Qwen3TTSOptimizations, restore_layout
+from .acceleration_qwen3_tts import FastFrameWriter, LoopOptimizer, Qwen3TTSOptimizations, restore_layout
 from .decoding_qwen3_tts import EndRules, FirstCodePicker, FrameDecoding, FrameStep, FrameWriter
 from .program_qwen3_tts import ProgramDecoding, Sampling
 from .prompt_qwen3_tts import PromptBatch, PromptBuilder, PromptRow
@@ -59,7 +59,7 @@ _WHOLE_CHUNK = 128
 class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
     """`generate` and `generate_stream` of [`Qwen3TTSForConditionalGeneration`]."""
 
-    _optimizer: Optimizer | None = None
+    _optimizer: LoopOptimizer | None = None
 
     def _default_generation_config(self) -> GenerationConfig:
         """The family's own defaults, as released; saved as `generation_config.json`."""
@@ -234,7 +234,7 @@ class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
             else compile_codebook_predictor,
             int8=int8,
         )
-        optimizer = Optimizer(options)
+        optimizer = LoopOptimizer(options)
         optimizer.loops(self.talker)
         self._optimizer = optimizer
         return self
