@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 
+_ONES = ("weight", "scale", "gamma", "cluster_usage", "initialized")
 _INITIALISERS = ("normal_", "uniform_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "trunc_normal_")
 
 
@@ -28,24 +29,20 @@ def uninitialised() -> Iterator[None]:
             each.stop()
 
 
-def build(make: Callable[[], nn.Module], rename: Callable[[str], str] = str) -> nn.Module:
-    """The network that `make` returns, in evaluation mode, with seeded weights.
-
-    Args:
-        make: Makes the network, on the CPU.
-        rename: Gives the name that decides a weight's values.
-    """
+def build(make: Callable[[], nn.Module]) -> nn.Module:
+    """The network that `make` returns on the CPU, in evaluation mode, with seeded weights."""
     with uninitialised():
         network = make().eval()
-    for name, parameter in network.named_parameters():
-        fill(rename(name), parameter.data)
+    for name, values in network.state_dict().items():
+        if values.is_floating_point():
+            fill(name, values)
     return network
 
 
 def fill(name: str, values: torch.Tensor) -> None:
-    """Matrices: normal, divided by the root of their inputs. Vectors: ones for norms, zeros for all else."""
+    """Matrices: normal, divided by the root of their inputs. Vectors: ones for scales and counts, zeros for others."""
     if values.dim() < 2:
-        values.fill_(1.0 if name.endswith("weight") else 0.0)
+        values.fill_(1.0 if name.endswith(_ONES) else 0.0)
         return
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     values.normal_(0.0, 1 / math.sqrt(values[0].numel()), generator=generator)

@@ -124,6 +124,7 @@ def test_wider_talker_goes_through_its_projection(fast: Callable[..., Any]) -> N
     assert_same(fast(**wide).generate(**inputs), Tester().model(**wide).generate(**inputs))
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("case", GENERATED, ids=lambda case: case.name)
 def test_reference_cases_pass_through_the_fast_loops(
     case: ReferenceCase, fast: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
