@@ -128,9 +128,9 @@ def test_short_and_long_recordings_are_cloned(base: Qwen3TTSForConditionalGenera
 
 
 def test_recording_longer_than_the_context_is_refused(base: Qwen3TTSForConditionalGeneration) -> None:
-    """With its transcript a minute is 6000 positions of the tiny model's prompt, which has 512."""
+    """With its transcript it takes a hundred positions a second; the tiny model has 512."""
     processor = Tester().processor("base")
-    inputs = processor(text="Hello.", voice=(recording(60.0), RATE), transcript="A long story.")
+    inputs = processor(text="Hello.", voice=(recording(6.0), RATE), transcript="A long story.")
     with pytest.raises(ValueError, match="context"):
         base.generate(**inputs, seed=0, max_frames=3)
 
