@@ -5,8 +5,8 @@ import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from tests.common.comparing import assert_close
+from tts_models.acceleration.decoder_step import DecoderStep
 from tts_models.acceleration.kv_cache import ReservedCache
-from tts_models.acceleration.llama_step import LlamaStep
 from tts_models.acceleration.lockstep import LockstepDecoder
 from tts_models.acceleration.sampling import RowSampler
 
@@ -102,16 +102,16 @@ def test_reserved_cache_equals_the_librarys() -> None:
 
 
 def test_fast_step_is_left_out_where_it_would_differ() -> None:
-    assert LlamaStep.supports(tiny_llama().model)
-    assert not LlamaStep.supports(tiny_llama().train().model)
-    assert not LlamaStep.supports(tiny_llama().to(torch.bfloat16).model)
-    assert not LlamaStep.supports(tiny_llama(attention_bias=True).model)
+    assert DecoderStep.folded(tiny_llama().model) is not None
+    assert DecoderStep.folded(tiny_llama().train().model) is None
+    assert DecoderStep.folded(tiny_llama().to(torch.bfloat16).model) is None
+    assert DecoderStep.folded(tiny_llama(attention_bias=True).model) is None
     hooked = tiny_llama()
     hooked.model.layers[0].mlp.register_forward_hook(lambda *arguments: None)
-    assert not LlamaStep.supports(hooked.model)
+    assert DecoderStep.folded(hooked.model) is None
     peft = pytest.importorskip("peft")
     adapted = peft.get_peft_model(tiny_llama(), peft.LoraConfig(target_modules=["q_proj"]))
-    assert not LlamaStep.supports(adapted.base_model.model.model.eval())
+    assert DecoderStep.folded(adapted.base_model.model.model.eval()) is None
 
 
 def generators(rows: int) -> list[torch.Generator]:

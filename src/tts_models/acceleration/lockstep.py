@@ -3,8 +3,8 @@
 import torch
 from transformers import PreTrainedModel
 
+from .decoder_step import DecoderStep
 from .kv_cache import ReservedCache
-from .llama_step import LlamaStep
 
 
 class LockstepDecoder:
@@ -18,6 +18,7 @@ class LockstepDecoder:
         attention_mask: `(batch, length)`, 1 for tokens and 0 for padding.
         inputs_embeds: The prompts as rows `(batch, length, hidden_size)` instead of `input_ids`; the steps then take
             rows too ([`LockstepDecoder.step_embeds`]).
+        fast_step: Takes the steps after the prompt instead of the backbone. A small Llama gets one by itself.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class LockstepDecoder:
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        fast_step: DecoderStep | None = None,
     ) -> None:
         self.backbone = backbone
         self.input_ids, self.inputs_embeds = input_ids, inputs_embeds
@@ -34,7 +36,7 @@ class LockstepDecoder:
         self.is_padded = not bool(attention_mask.all())
         self.positions = attention_mask.sum(-1, keepdim=True)
         self._mask: torch.Tensor | None = None
-        self._fast_step = LlamaStep(backbone, self.cache) if LlamaStep.supports(backbone) else None
+        self._fast_step = DecoderStep.folded(backbone) if fast_step is None else fast_step
 
     def prefill(self) -> torch.Tensor:
         """Read the prompts; returns the last hidden state `(batch, hidden_size)` of each row."""
@@ -53,7 +55,7 @@ class LockstepDecoder:
         if waiting is not None:
             self._hide_next(waiting)
         if self._fast_step is not None:
-            hidden_state = self._fast_step(token_ids, self.positions, self._step_mask())
+            hidden_state = self._run_fast(self.backbone.get_input_embeddings().weight[token_ids], self._step_mask())
         else:
             hidden_state = self._run(self._step_mask(), self.positions, input_ids=token_ids[:, None])
         self.positions = self.positions + (1 if waiting is None else (~waiting).long()[:, None])
@@ -61,9 +63,20 @@ class LockstepDecoder:
 
     def step_embeds(self, embeds: torch.Tensor) -> torch.Tensor:
         """Read one more row `(batch, hidden_size)` each; returns the hidden state `(batch, hidden_size)` after it."""
-        hidden_state = self._run(self._step_mask(), self.positions, inputs_embeds=embeds[:, None])
+        if self._fast_step is None:
+            hidden_state = self._run(self._step_mask(), self.positions, inputs_embeds=embeds[:, None])
+        else:
+            hidden_state = self._run_fast(embeds, self._step_mask())
         self.positions = self.positions + 1
         return hidden_state
+
+    # Spares every small operation the bookkeeping of views and versions.
+    @torch.inference_mode()
+    def _run_fast(self, embeds: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        # An upper bound of the positions, known without asking the device.
+        self._fast_step.reserve_positions(self.cache.get_seq_length() + 1)
+        rotation = self._fast_step.rotation(self.positions)
+        return self._fast_step(embeds[:, None], rotation, mask, self.cache.layers)[:, -1]
 
     def select(self, index: torch.LongTensor) -> None:
         """Go on with the rows `index` (int64) only."""
@@ -105,7 +118,7 @@ class LockstepDecoder:
     def _build_mask(self, length: int) -> torch.Tensor:
         new_tokens = length - self.attention_mask.shape[-1]
         mask = torch.nn.functional.pad(self.attention_mask, (0, new_tokens), value=1)
-        if self.backbone.config._attn_implementation not in ("sdpa", "eager"):
+        if self._fast_step is None and self.backbone.config._attn_implementation not in ("sdpa", "eager"):
             return mask
         blocked = torch.finfo(self.backbone.dtype).min
         additive = torch.zeros(mask.shape, dtype=self.backbone.dtype, device=mask.device)

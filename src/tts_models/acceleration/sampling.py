@@ -27,13 +27,13 @@ class RowSampler:
 
     def __call__(self, scores: torch.Tensor) -> torch.LongTensor:
         """The picked index `(batch,)` of `scores` `(batch, choices)`: log-probabilities up to a constant, or -inf."""
+        return pick(scores, None if self.generators is None else self._draw())
+
+    def draw(self, count: int) -> torch.Tensor:
+        """The uniform numbers of the next `count` picks, `(batch, count)`; zeros where nothing is drawn."""
         if self.generators is None:
-            return scores.argmax(-1)
-        cumulative = scores.softmax(-1).cumsum(-1)
-        total = cumulative[:, -1:]
-        # Rounding must not reach the total itself: choices of zero probability may stand at the end.
-        point = torch.minimum(self._draw() * total, total * (1 - 1e-6))
-        return torch.searchsorted(cumulative, point, right=True).squeeze(-1)
+            return torch.zeros(1, count, device=self.device)
+        return torch.cat([self._draw() for _ in range(count)], dim=1)
 
     def select(self, index: torch.LongTensor) -> None:
         """Go on with the rows `index` (int64) only."""
@@ -50,4 +50,18 @@ class RowSampler:
         return self._uniforms[:, self._next - 1 : self._next]
 
 
-__all__ = ["RowSampler"]
+def pick(scores: torch.Tensor, uniforms: torch.Tensor | None) -> torch.LongTensor:
+    """The index `(batch,)` that `uniforms` `(batch, 1)` pick from `scores` `(batch, choices)`; the best without any.
+
+    Nothing is read back from the device.
+    """
+    if uniforms is None:
+        return scores.argmax(-1)
+    cumulative = scores.softmax(-1).cumsum(-1)
+    total = cumulative[:, -1:]
+    # Rounding must not reach the total itself: choices of zero probability may stand at the end.
+    point = torch.minimum(uniforms * total, total * (1 - 1e-6))
+    return torch.searchsorted(cumulative, point, right=True).squeeze(-1)
+
+
+__all__ = ["RowSampler", "pick"]

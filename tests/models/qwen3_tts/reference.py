@@ -22,7 +22,7 @@ from tts_models.models.qwen3_tts.decoding_qwen3_tts import FirstCodePicker, Fram
 from tts_models.models.qwen3_tts.modeling_qwen3_tts import add_speakers
 from tts_models.models.qwen3_tts.processing_qwen3_tts import language_row
 from tts_models.models.qwen3_tts.prompt_qwen3_tts import PromptBatch, PromptBuilder, PromptRow
-from tts_models.models.qwen3_tts.request_qwen3_tts import end_ids
+from tts_models.models.qwen3_tts.request_qwen3_tts import Qwen3TTSOptions
 from tts_models.models.qwen3_tts.training_qwen3_tts import training_batch
 
 
@@ -34,7 +34,7 @@ class RecordedSampler(RowSampler):
         self.recorded = iter(uniforms.tolist())
 
     def _draw(self) -> torch.Tensor:
-        return torch.tensor([[next(self.recorded)]], device=self.device)
+        return torch.tensor([[next(self.recorded, 0.0)]], device=self.device)
 
 
 def build_model(case: ReferenceCase) -> Qwen3TTSForConditionalGeneration:
@@ -151,15 +151,8 @@ def frame_decoding(
     samplers = [RowSampler(None, model.device)] * 2
     if case.holds("inputs.uniforms"):
         samplers = [RecordedSampler(case.input("uniforms"))] * 2
-    picker = FirstCodePicker(
-        len(prompts.inputs_embeds),
-        model._first_code_processors(config, LogitsProcessorList()),
-        samplers[0],
-        config.repetition_penalty,
-    )
-    writer = FrameWriter(model.talker.code_predictor, model._other_code_processors(config), samplers[1])
     limits = [config.max_new_tokens] * len(prompts.inputs_embeds)
-    return FrameDecoding(model.talker, prompts, picker, writer, end_ids(model.config, config), limits)
+    return model._decode_frames(prompts, config, Qwen3TTSOptions(), samplers, limits)
 
 
 def collect(

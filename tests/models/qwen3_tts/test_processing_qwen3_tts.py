@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from transformers import AutoProcessor
 
+from tests.common.comparing import assert_close
 from tests.models.qwen3_tts.tester import LANGUAGES, RATE, SPEAKERS, Tester, load_tokenizer, prepared_voice, recording
 from tts_models import Qwen3TTSForConditionalGeneration, Qwen3TTSProcessor, Qwen3TTSVoice
 from tts_models.audio import save_audio
@@ -123,6 +125,22 @@ def test_short_and_long_recordings_are_cloned(base: Qwen3TTSForConditionalGenera
     voice = processor.prepare_voice(base, (recording(seconds), RATE), None if seconds > 10 else "A.")
     output = base.generate(**processor(text="Hello.", voice=voice), seed=0, max_frames=3, min_new_tokens=4)
     assert output.audio.shape == (1, 72) and output.audio.isfinite().all()
+
+
+def test_recording_longer_than_the_context_is_refused(base: Qwen3TTSForConditionalGeneration) -> None:
+    """With its transcript it takes a hundred positions a second; the tiny model has 512."""
+    processor = Tester().processor("base")
+    inputs = processor(text="Hello.", voice=(recording(6.0), RATE), transcript="A long story.")
+    with pytest.raises(ValueError, match="context"):
+        base.generate(**inputs, seed=0, max_frames=3)
+
+
+def test_stereo_file_is_averaged(base: Qwen3TTSForConditionalGeneration, tmp_path: Path) -> None:
+    processor, left, right = Tester().processor("base"), recording(0.5), recording(0.5, seed=1)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([left, right], axis=1), RATE, subtype="FLOAT")
+    stereo = processor.prepare_voice(base, tmp_path / "stereo.wav").speaker_embedding
+    mono = processor.prepare_voice(base, ((left + right) / 2, RATE)).speaker_embedding
+    assert_close(stereo, mono, 1e-5)
 
 
 def test_recordings_and_prepared_voices_in_one_batch(base: Qwen3TTSForConditionalGeneration) -> None:

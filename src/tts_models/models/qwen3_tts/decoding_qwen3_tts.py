@@ -14,7 +14,7 @@
 """The frame loop of Qwen3-TTS: one talker step and one run of the code predictor per frame."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,6 +27,7 @@ from .prompt_qwen3_tts import PromptBatch
 
 
 if TYPE_CHECKING:
+    from .acceleration_qwen3_tts import FastFrameWriter, FastLoops
     from .modeling_qwen3_tts import Qwen3TTSCodePredictor, Qwen3TTSTalker
 
 
@@ -139,6 +140,33 @@ class FrameWriter:
         return torch.stack(codes, dim=1), frame_embeds, all_scores
 
 
+class EndRules:
+    """When rows end.
+
+    Args:
+        end_ids: Ids that end a row.
+        token_limits: The most ids that each row may pick; the last is never spoken.
+
+    Attributes:
+        picked: The ids picked so far, one list per row, the end and the last one included.
+    """
+
+    def __init__(self, end_ids: Sequence[int], token_limits: Sequence[int]) -> None:
+        self.end_ids, self.limits = frozenset(end_ids), list(token_limits)
+        self.picked: list[list[int]] = [[] for _ in self.limits]
+
+    def ended(self, rows: Sequence[int], first_codes: Sequence[int]) -> dict[int, str]:
+        """Those of `rows` whose newest id ends them, or is one too many, and why."""
+        ended = {}
+        for row, code in zip(rows, first_codes, strict=True):
+            self.picked[row].append(code)
+            if code in self.end_ids:
+                ended[row] = "stop"
+            elif len(self.picked[row]) >= self.limits[row]:
+                ended[row] = "length"
+        return ended
+
+
 class FrameDecoding:
     """Frame by frame generation of a batch; iterate over it to run it. Rows that end leave the batch.
 
@@ -147,11 +175,8 @@ class FrameDecoding:
         prompts: The prompts.
         picker: Picks first codes.
         writer: Writes the other codes.
-        end_ids: Ids that end a row.
-        token_limits: The most ids that each row may pick; the last is never spoken.
-
-    Attributes:
-        picked: The ids picked so far, one list per row, the end and the last one included.
+        rules: When rows end.
+        loops: Take the talker's steps instead of its own layers.
     """
 
     def __init__(
@@ -159,25 +184,31 @@ class FrameDecoding:
         talker: "Qwen3TTSTalker",
         prompts: PromptBatch,
         picker: FirstCodePicker,
-        writer: FrameWriter,
-        end_ids: Sequence[int],
-        token_limits: Sequence[int],
+        writer: "FrameWriter | FastFrameWriter",
+        rules: EndRules,
+        loops: "FastLoops | None" = None,
     ) -> None:
-        self.talker, self.picker, self.writer = talker, picker, writer
-        self.trailing, self.pad_row = prompts.trailing, prompts.pad_row
-        self.end_ids, self.limits = frozenset(end_ids), list(token_limits)
+        self.talker, self.prompts, self.picker, self.writer, self.rules = talker, prompts, picker, writer, rules
+        self.codec_head = talker.codec_head if loops is None else loops.codec_head
         self.decoder = LockstepDecoder(
-            talker.model, attention_mask=prompts.attention_mask, inputs_embeds=prompts.inputs_embeds
+            talker.model,
+            attention_mask=prompts.attention_mask,
+            inputs_embeds=prompts.inputs_embeds,
+            fast_step=None if loops is None else loops.talker_step,
         )
-        self.rows = list(range(len(self.limits)))
-        self.picked: list[list[int]] = [[] for _ in self.rows]
+        self.rows = list(range(len(rules.limits)))
+
+    @property
+    def picked(self) -> list[list[int]]:
+        """The ids picked so far, see [`EndRules`]."""
+        return self.rules.picked
 
     def __iter__(self) -> Iterator[FrameStep]:
         hidden_states = self.decoder.prefill()
         frame = 0
         while self.rows:
-            first_codes = self.picker.pick(self.talker.codec_head(hidden_states))
-            ended = self._ended(first_codes.tolist())
+            first_codes = self.picker.pick(self.codec_head(hidden_states))
+            ended = self.rules.ended(self.rows, first_codes.tolist())
             if ended:
                 hidden_states, first_codes = self._drop(ended, hidden_states, first_codes)
             if not self.rows:
@@ -185,23 +216,8 @@ class FrameDecoding:
                 return
             codes, embeds, _ = self.writer.write(hidden_states, self.talker.embed_codec(first_codes))
             yield FrameStep(list(self.rows), torch.cat([first_codes[:, None], codes], 1), hidden_states, ended)
-            hidden_states = self.decoder.step_embeds(embeds + self._text_row(frame))
+            hidden_states = self.decoder.step_embeds(embeds + self.prompts.text_row(frame))
             frame += 1
-
-    def _text_row(self, frame: int) -> torch.Tensor:
-        """What is added to the input after frame `frame`: text while there is some."""
-        return self.trailing[:, frame] if frame < self.trailing.shape[1] else self.pad_row
-
-    def _ended(self, first_codes: list[int]) -> dict[int, str]:
-        """Rows whose newest id ends them, or is one too many."""
-        ended = {}
-        for row, code in zip(self.rows, first_codes, strict=True):
-            self.picked[row].append(code)
-            if code in self.end_ids:
-                ended[row] = "stop"
-            elif len(self.picked[row]) >= self.limits[row]:
-                ended[row] = "length"
-        return ended
 
     def _drop(self, ended: dict[int, str], *states: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Take the rows `ended` out; returns `states` without them."""
@@ -211,11 +227,11 @@ class FrameDecoding:
         if kept:
             self.decoder.select(index)
             self.picker.select(index)
-            self.trailing = self.trailing[index]
+            self.prompts = replace(self.prompts, trailing=self.prompts.trailing[index])
             # Both may draw from the same sampler, which must then be told once.
             for sampler in {id(each): each for each in (self.picker.sampler, self.writer.sampler)}.values():
                 sampler.select(index)
         return tuple(state[index] for state in states)
 
 
-__all__ = ["FirstCodePicker", "FrameDecoding", "FrameStep", "FrameWriter"]
+__all__ = ["EndRules", "FirstCodePicker", "FrameDecoding", "FrameStep", "FrameWriter"]

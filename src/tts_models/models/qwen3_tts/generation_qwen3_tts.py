@@ -14,7 +14,7 @@
 """Speaking with Qwen3-TTS: whole utterances, or chunks while they are generated, from one frame loop."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,7 +33,9 @@ from ...speech_generation import (
     row_generator,
 )
 from ...streaming.schedule import TwoPhaseSchedule
-from .decoding_qwen3_tts import FirstCodePicker, FrameDecoding, FrameStep, FrameWriter
+from .acceleration_qwen3_tts import FastFrameWriter, LoopOptimizer, Qwen3TTSOptimizations, restore_layout
+from .decoding_qwen3_tts import EndRules, FirstCodePicker, FrameDecoding, FrameStep, FrameWriter
+from .program_qwen3_tts import ProgramDecoding, Sampling
 from .prompt_qwen3_tts import PromptBatch, PromptBuilder, PromptRow
 from .request_qwen3_tts import (
     Qwen3TTSOptions,
@@ -41,6 +43,7 @@ from .request_qwen3_tts import (
     check_inputs,
     end_ids,
     prompt_rows,
+    sampling_key,
     suppressed_ids,
     token_limits,
 )
@@ -55,6 +58,8 @@ _WHOLE_CHUNK = 128
 
 class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
     """`generate` and `generate_stream` of [`Qwen3TTSForConditionalGeneration`]."""
+
+    _optimizer: LoopOptimizer | None = None
 
     def _default_generation_config(self) -> GenerationConfig:
         """The family's own defaults, as released; saved as `generation_config.json`."""
@@ -184,6 +189,63 @@ class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         codes = None if transcript is None else self._encode_voice(voice_values).cpu()
         return Qwen3TTSVoice(self._embed_voice(voice_features).float().cpu(), codes, transcript)
 
+    def enable_streaming_optimizations(
+        self,
+        use_compile: bool = False,
+        use_cuda_graphs: bool | None = None,
+        compile_mode: str = "default",
+        compile_codebook_predictor: bool | None = None,
+        int8: bool = False,
+    ) -> "Qwen3TTSGenerationMixin":
+        r"""
+        Run the frame loop of `generate` and `generate_stream` through lean steps over caches that stay in place.
+
+        Codes are the same with and without, up to rounding and but for `int8`. The joined weights take the place of
+        the separate ones in memory. Sampling, seeds and streams work as before; with own `logits_processor`s a call is
+        neither compiled nor captured.
+
+        Args:
+            use_compile (`bool`, *optional*, defaults to `False`):
+                Compile the talker's layer (once for all layers). The first call takes long.
+            use_cuda_graphs (`bool`, *optional*):
+                Capture a whole frame (first code, code predictor, talker step) as one CUDA graph, for every batch
+                size and set of sampling parameters that occurs. By default where the model is on a CUDA device.
+            compile_mode (`str`, *optional*, defaults to `"default"`):
+                Mode of `torch.compile`: `"default"` or `"max-autotune-no-cudagraphs"`.
+            compile_codebook_predictor (`bool`, *optional*):
+                Compile the code predictor's layer too. By default as `use_compile`.
+            int8 (`bool`, *optional*, defaults to `False`):
+                On the CPU, run the steps (not the prompt) with weights of 8 bits and inputs quantised as they come:
+                several times faster, with codes that differ. Copies of the weights are added, a quarter as large.
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: an option does not fit the device, the layers or another option.
+        """
+        on_cuda = self.device.type == "cuda"
+        options = Qwen3TTSOptimizations(
+            use_compile=use_compile,
+            use_cuda_graphs=on_cuda if use_cuda_graphs is None else use_cuda_graphs,
+            compile_mode=compile_mode,
+            compile_codebook_predictor=use_compile
+            if compile_codebook_predictor is None
+            else compile_codebook_predictor,
+            int8=int8,
+        )
+        optimizer = LoopOptimizer(options)
+        optimizer.loops(self.talker)
+        self._optimizer = optimizer
+        return self
+
+    def disable_streaming_optimizations(self) -> "Qwen3TTSGenerationMixin":
+        """Undo `enable_streaming_optimizations`; returns the model."""
+        if self._optimizer is not None:
+            self._optimizer = None
+            restore_layout(self.talker)
+        return self
+
     # Requests
 
     def _prepare_request(
@@ -294,20 +356,39 @@ class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         config = request.config
         return (drawing if config.do_sample else greedy), (drawing if config.subtalker_dosample else greedy)
 
-    def _frame_decoding(self, request: Qwen3TTSRequest) -> FrameDecoding:
+    def _frame_decoding(self, request: Qwen3TTSRequest) -> FrameDecoding | ProgramDecoding:
         prompts = self._build_prompts(request)
-        config, options = request.config, request.options
-        limits = token_limits(self.config, config, options, prompts.attention_mask.sum(-1).tolist())
-        first_sampler, other_sampler = self._samplers(request)
+        limits = token_limits(self.config, request.config, request.options, prompts.attention_mask.sum(-1).tolist())
+        return self._decode_frames(prompts, request.config, request.options, self._samplers(request), limits)
+
+    def _decode_frames(
+        self,
+        prompts: PromptBatch,
+        config: GenerationConfig,
+        options: Qwen3TTSOptions,
+        samplers: Sequence[RowSampler],
+        limits: Sequence[int],
+    ) -> FrameDecoding | ProgramDecoding:
+        """The frame loop over `prompts`, as fast as it was asked to be."""
+        rules = EndRules(end_ids(self.config, config), limits)
         picker = FirstCodePicker(
-            len(request.rows),
+            len(limits),
             self._first_code_processors(config, LogitsProcessorList(options.logits_processor or [])),
-            first_sampler,
+            samplers[0],
             1.0 if config.repetition_penalty is None else config.repetition_penalty,
             options.repetition_penalty_window,
         )
-        writer = FrameWriter(self.talker.code_predictor, self._other_code_processors(config), other_sampler)
-        return FrameDecoding(self.talker, prompts, picker, writer, end_ids(self.config, config), limits)
+        processors = self._other_code_processors(config)
+        if self._optimizer is None:
+            writer = FrameWriter(self.talker.code_predictor, processors, samplers[1])
+            return FrameDecoding(self.talker, prompts, picker, writer, rules)
+        loops = self._optimizer.loops(self.talker)
+        writer = FastFrameWriter(loops, processors, samplers[1])
+        if loops.options.has_fixed_shapes:
+            sampling = Sampling(picker, writer, sampling_key(config, options))
+            if sampling.is_inline:
+                return ProgramDecoding(loops, prompts, sampling, rules)
+        return FrameDecoding(self.talker, prompts, picker, writer, rules, loops)
 
     def _build_prompts(self, request: Qwen3TTSRequest) -> PromptBatch:
         return PromptBuilder(self).batch(request.rows)

@@ -24,6 +24,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from ...loading import CompleteCheckpointMixin
 from ..qwen3_tts_tokenizer import Qwen3TTSTokenizerModel
+from .acceleration_qwen3_tts import restore_layout
 from .configuration_qwen3_tts import Qwen3TTSCodePredictorConfig, Qwen3TTSConfig, Qwen3TTSTalkerConfig
 from .generation_qwen3_tts import Qwen3TTSGenerationMixin
 from .modeling_qwen3_tts_speaker_encoder import Qwen3TTSSpeakerEncoder
@@ -137,6 +138,12 @@ class Qwen3TTSForConditionalGeneration(Qwen3TTSPreTrainedModel, Qwen3TTSGenerati
                 f"{name} holds no codec: neither in its weights nor in the sub-folder `{CODEC_FOLDER}`. Join the two "
                 f"with `conversion_scripts/{cls.conversion_script}`."
             ) from error
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As `PreTrainedModel.save_pretrained`; weights that the fast loops had joined are parted first."""
+        if self._optimizer is not None:
+            restore_layout(self.talker)
+        super().save_pretrained(*args, **kwargs)
 
     def attach_codec(self, codec: Qwen3TTSTokenizerModel) -> None:
         """Speak through `codec` from now on, and save it with the model."""

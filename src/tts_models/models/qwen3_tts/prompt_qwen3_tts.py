@@ -88,6 +88,10 @@ class PromptBatch:
     trailing: torch.Tensor
     pad_row: torch.Tensor
 
+    def text_row(self, frame: int) -> torch.Tensor:
+        """What is added to the input after frame `frame`: text while there is some; `(batch or 1, hidden_size)`."""
+        return self.trailing[:, frame] if frame < self.trailing.shape[1] else self.pad_row[None]
+
 
 class PromptBuilder:
     """Sums text and codec rows into prompts.

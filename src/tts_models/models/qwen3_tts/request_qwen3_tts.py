@@ -26,6 +26,7 @@ from .prompt_qwen3_tts import PromptRow
 
 _SHORTEST_TURN = 9
 _SUPPRESSED_ROWS = 1024
+_LENGTH_SETTINGS = ("max_new_tokens", "max_length", "max_time")
 
 
 @dataclass
@@ -231,6 +232,12 @@ def suppressed_ids(model_config: Qwen3TTSConfig, ends: Sequence[int]) -> list[in
     return [each for each in range(max(size - _SUPPRESSED_ROWS, 0), size) if each not in ends]
 
 
+def sampling_key(config: GenerationConfig, options: Qwen3TTSOptions) -> str:
+    """Equal for calls that pick codes in the same way, however long they may be."""
+    settings = config.to_dict() | {"repetition_penalty_window": options.repetition_penalty_window}
+    return repr(sorted((name, repr(value)) for name, value in settings.items() if name not in _LENGTH_SETTINGS))
+
+
 def token_limits(
     model_config: Qwen3TTSConfig, config: GenerationConfig, options: Qwen3TTSOptions, lengths: Sequence[int]
 ) -> list[int]:
@@ -259,6 +266,7 @@ __all__ = [
     "check_inputs",
     "end_ids",
     "prompt_rows",
+    "sampling_key",
     "suppressed_ids",
     "token_limits",
 ]

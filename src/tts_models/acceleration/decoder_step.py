@@ -1,0 +1,237 @@
+"""One decoding step of a Llama or Qwen3 decoder with as few operations as it needs.
+
+For a few rows the library's layer spends much of its time between the matrix products. This step joins the
+projections that read the same input, keeps the rotary table ready, and takes caches that write in place. What it
+computes equals the library's layers up to rounding.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import LlamaModel
+
+from .kv_cache import LayerCache
+from .projections import ColumnsProjection, Projection, is_plain
+
+
+# Folding the norms into the projections copies their weights once per utterance: only worth it, and only harmless,
+# for small models.
+_MAX_FOLDED_PARAMETERS = 64_000_000
+_ROPE_TYPES = ("default", "linear", "llama3")
+
+MakeProjection = Callable[..., Projection]
+RunLayer = Callable[..., torch.Tensor]
+
+
+class RmsNorm:
+    """Root-mean-square norm over the last axis.
+
+    Args:
+        weight: `(size,)`, or more axes before it; `None` where it is folded into what follows.
+        size: Of the last axis.
+        eps: Added to the mean square.
+        like: Tells device and dtype.
+    """
+
+    def __init__(self, weight: torch.Tensor | None, size: int, eps: float, like: torch.Tensor) -> None:
+        self.weight, self.size, self.eps = weight, size, eps
+        # On a CPU the library's norm takes eight operations; over the length of the vector it is four.
+        self.by_length = like.device.type == "cpu" and like.dtype == torch.float32
+        self.offset = torch.tensor((size * eps) ** 0.5)
+        self.scaled = torch.tensor(size**0.5) if weight is None else weight.detach() * size**0.5
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        if self.by_length:
+            length = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
+            return torch.mul(states, self.scaled).div_(torch.hypot(length, self.offset))
+        if self.weight is not None and self.weight.dim() == 1:
+            return F.rms_norm(states, (self.size,), self.weight, self.eps)
+        normed = F.rms_norm(states, (self.size,), None, self.eps)
+        return normed if self.weight is None else normed * self.weight
+
+
+class StepLayer:
+    """The weights of one decoder layer.
+
+    Args:
+        layer: A decoder layer with `self_attn` and `mlp`, as in Llama and Qwen3.
+        project: Makes a product of linear layers that read the same input.
+        fold: Whether the norms' weights are folded into the products that follow them.
+    """
+
+    def __init__(self, layer: nn.Module, project: MakeProjection, fold: bool = False) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        inputs = (attention.q_proj, attention.k_proj, attention.v_proj)
+        norms = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight)
+        eps = layer.input_layernorm.variance_epsilon
+        if fold:
+            self.qkv = _fold(norms[0], *inputs)
+            self.gate_up = _fold(norms[1], mlp.gate_proj, mlp.up_proj)
+            self.output, self.down = (ColumnsProjection(each.weight.T) for each in (attention.o_proj, mlp.down_proj))
+        else:
+            self.qkv, self.output = project(*inputs), project(attention.o_proj)
+            self.gate_up, self.down = project(mlp.gate_proj, mlp.up_proj), project(mlp.down_proj)
+        self.attention_norm, self.mlp_norm = (
+            RmsNorm(None if fold else norm, len(norm), eps, like=norm) for norm in norms
+        )
+        self.activation = mlp.act_fn
+        self.head_dim = attention.head_dim
+        self.kv_heads = attention.config.num_key_value_heads
+        self.heads = attention.config.num_attention_heads
+        self.shared = self.heads // self.kv_heads
+        self.query_key_norm = self._query_key_norm(attention)
+
+    def _query_key_norm(self, attention: nn.Module) -> RmsNorm | None:
+        """The norms over the heads of queries and keys at once; Llama has none."""
+        if getattr(attention, "q_norm", None) is None:
+            return None
+        norms = [attention.q_norm.weight] * self.heads + [attention.k_norm.weight] * self.kv_heads
+        weight = torch.stack([norm.detach() for norm in norms])[:, None]
+        return RmsNorm(weight, self.head_dim, attention.q_norm.variance_epsilon, like=weight)
+
+
+def _fold(norm: torch.Tensor, *modules: nn.Linear) -> Projection:
+    return ColumnsProjection((torch.cat([module.weight for module in modules]) * norm).T)
+
+
+def layer_step(
+    hidden: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    mask: torch.Tensor | None,
+    layer: StepLayer,
+    cache: LayerCache,
+) -> torch.Tensor:
+    """One decoder layer over the new positions `hidden` `(batch, new, hidden_size)`; see [`DecoderStep`]."""
+    batch_size, new, _ = hidden.shape
+    states = layer.qkv(layer.attention_norm(hidden))
+    if new == 1:
+        states = states.view(batch_size, -1, 1, layer.head_dim)
+    else:
+        states = states.view(batch_size, new, -1, layer.head_dim).transpose(1, 2)
+    rotated, values = states.split([layer.heads + layer.kv_heads, layer.kv_heads], 1)
+    if layer.query_key_norm is not None:
+        rotated = layer.query_key_norm(rotated)
+    first, second = rotated.chunk(2, -1)
+    rotated = (rotated * cos).addcmul_(torch.cat((second, first), -1), sin)
+    queries, keys = rotated.split([layer.heads, layer.kv_heads], 1)
+    keys, values = cache.update(keys, values)
+    attended = _attend(queries, keys, values, mask, layer)
+    hidden = layer.output(attended).add_(hidden)
+    gate, up = layer.gate_up(layer.mlp_norm(hidden)).chunk(2, -1)
+    return layer.down(layer.activation(gate).mul_(up)).add_(hidden)
+
+
+def _attend(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None, layer: StepLayer
+) -> torch.Tensor:
+    """Attention of `(batch, heads, new, head_dim)` over `(batch, kv_heads, known, head_dim)`; gives rows.
+
+    The heads that share keys are laid out as one longer sequence of queries, so that no key is copied.
+    """
+    batch_size, _, new, head_dim = queries.shape
+    grouped = queries.reshape(batch_size, layer.kv_heads, layer.shared * new, head_dim)
+    if mask is not None and new > 1:
+        mask = mask.repeat(1, 1, layer.shared, 1)
+    attended = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask)
+    if new > 1:
+        attended = attended.view(batch_size, layer.heads, new, head_dim).transpose(1, 2)
+    return attended.reshape(batch_size, new, layer.heads * head_dim)
+
+
+class DecoderStep:
+    """The hidden states after a few more positions per row.
+
+    Args:
+        backbone: A decoder like `LlamaModel` or `Qwen3Model` that attends to every earlier position. Its weights are
+            read when the step is built.
+        project: Makes a product of linear layers that read the same input, see `projections`.
+        fold: Whether the norms' weights are folded into the products that follow them, which copies those.
+    """
+
+    def __init__(self, backbone: nn.Module, project: MakeProjection, fold: bool = False) -> None:
+        self.backbone = backbone
+        self.layers = [StepLayer(layer, project, fold) for layer in backbone.layers]
+        norm = backbone.norm.weight
+        self.norm = RmsNorm(norm, len(norm), backbone.norm.variance_epsilon, like=norm)
+        self.table: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @classmethod
+    def folded(cls, backbone: nn.Module) -> "DecoderStep | None":
+        """The step with folded norms for a plain, small, float32 `LlamaModel` on the CPU; `None` for any other."""
+        return cls(backbone, _fold, fold=True) if _is_foldable(backbone) else None
+
+    def __call__(
+        self,
+        embeds: torch.Tensor,
+        rotation: tuple[torch.Tensor, torch.Tensor],
+        mask: torch.Tensor | None,
+        cache: Sequence[LayerCache],
+        run_layer: RunLayer = layer_step,
+    ) -> torch.Tensor:
+        """Hidden states `(batch, new, hidden_size)` after the rows `embeds` of that shape.
+
+        Args:
+            embeds: Inputs.
+            rotation: Of the positions, see [`DecoderStep.rotation`].
+            mask: Additive, `(batch or 1, 1, new, known + new)`, or `None` where every row sees every position.
+            cache: One layer each, whose `update` appends the new states and returns all of them.
+            run_layer: [`layer_step`], or a compiled form of it.
+        """
+        (cos, sin), hidden = rotation, embeds
+        for layer, cache_layer in zip(self.layers, cache, strict=True):
+            hidden = run_layer(hidden, cos, sin, mask, layer, cache_layer)
+        return self.norm(hidden)
+
+    def rotation(self, positions: torch.LongTensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and signed sines `(batch or 1, 1, new, head_dim)` at `positions` `(batch or 1, new)`.
+
+        Within the table, see [`DecoderStep.reserve_positions`].
+        """
+        flat, shape = positions.flatten(), (*positions.shape[:1], 1, *positions.shape[1:], -1)
+        cos, sin = (each.index_select(0, flat).view(shape) for each in self.table)
+        return cos, sin
+
+    def reserve_positions(self, needed: int) -> None:
+        """Make the rotary table reach `needed` positions: cosines and signed sines, `(positions, head_dim)` each.
+
+        The sign belongs to the rotation of the first half.
+        """
+        if self.table is not None and len(self.table[0]) >= needed:
+            return
+        norm = self.backbone.norm.weight
+        all_positions = torch.arange(max(2 * needed, 1024), device=norm.device)[None]
+        cos, sin = self.backbone.rotary_emb(norm, all_positions)
+        sign = torch.ones(cos.shape[-1], dtype=sin.dtype, device=sin.device)
+        sign[: cos.shape[-1] // 2] = -1
+        self.table = cos[0], sin[0] * sign
+
+
+def _is_foldable(backbone: nn.Module) -> bool:
+    if type(backbone) is not LlamaModel or backbone.training or backbone.config._attn_implementation != "sdpa":
+        return False
+    parameters = list(backbone.parameters())
+    if sum(parameter.numel() for parameter in parameters) > _MAX_FOLDED_PARAMETERS:
+        return False
+    if any(p.device.type != "cpu" or p.dtype != torch.float32 for p in parameters):
+        return False
+    return has_plain_rotation(backbone) and all(map(_is_untouched, backbone.modules()))
+
+
+def has_plain_rotation(backbone: nn.Module) -> bool:
+    """Whether the rotary table does not depend on the length of the sequence."""
+    return (backbone.config.rope_parameters or {}).get("rope_type", "default") in _ROPE_TYPES
+
+
+def _is_untouched(module: nn.Module) -> bool:
+    """No hooks, no adapter around a projection, no biases."""
+    if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
+        return False
+    if isinstance(module, nn.Linear):
+        return is_plain(module) and module.bias is None
+    return not hasattr(module, "base_layer")
+
+
+__all__ = ["DecoderStep", "RunLayer", "StepLayer", "has_plain_rotation", "layer_step"]
