@@ -43,6 +43,13 @@ _PUBLIC_NAMES = {
         "Qwen3TTSTokenizerOutput",
         "Qwen3TTSTokenizerPreTrainedModel",
     ],
+    "models.s3_tokenizer": [
+        "S3TokenizerConfig",
+        "S3TokenizerFeatureExtractor",
+        "S3TokenizerModel",
+        "S3TokenizerOutput",
+        "S3TokenizerPreTrainedModel",
+    ],
     "models.snac": [
         "SnacConfig",
         "SnacDecoderOutput",
@@ -86,6 +93,13 @@ if TYPE_CHECKING:
         Qwen3TTSTokenizerModel,
         Qwen3TTSTokenizerOutput,
         Qwen3TTSTokenizerPreTrainedModel,
+    )
+    from .models.s3_tokenizer import (
+        S3TokenizerConfig,
+        S3TokenizerFeatureExtractor,
+        S3TokenizerModel,
+        S3TokenizerOutput,
+        S3TokenizerPreTrainedModel,
     )
     from .models.snac import (
         SnacConfig,
@@ -144,6 +158,11 @@ __all__ = [
     "Qwen3TTSTokenizerOutput",
     "Qwen3TTSTokenizerPreTrainedModel",
     "Qwen3TTSVoice",
+    "S3TokenizerConfig",
+    "S3TokenizerFeatureExtractor",
+    "S3TokenizerModel",
+    "S3TokenizerOutput",
+    "S3TokenizerPreTrainedModel",
     "SnacConfig",
     "SnacDecoderOutput",
     "SnacEncoderOutput",

@@ -40,6 +40,12 @@ REGISTERED_MODELS: dict[str, dict[str, str]] = {
         "AutoProcessor": "Qwen3TTSTokenizerFeatureExtractor",
         "AutoFeatureExtractor": "Qwen3TTSTokenizerFeatureExtractor",
     },
+    "s3_tokenizer": {
+        "AutoConfig": "S3TokenizerConfig",
+        "AutoModel": "S3TokenizerModel",
+        "AutoProcessor": "S3TokenizerFeatureExtractor",
+        "AutoFeatureExtractor": "S3TokenizerFeatureExtractor",
+    },
     "snac": {
         "AutoConfig": "SnacConfig",
         "AutoModel": "SnacModel",
