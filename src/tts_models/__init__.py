@@ -14,6 +14,13 @@ __version__ = "0.1.0"
 
 # Module -> the public names it defines, imported at first use.
 _PUBLIC_NAMES = {
+    "models.campplus": [
+        "CAMPPlusConfig",
+        "CAMPPlusFeatureExtractor",
+        "CAMPPlusModel",
+        "CAMPPlusOutput",
+        "CAMPPlusPreTrainedModel",
+    ],
     "models.maya1": ["Maya1Config", "Maya1ForConditionalGeneration", "Maya1PreTrainedModel", "Maya1Processor"],
     "models.qwen3_tts": [
         "Qwen3TTSCodePredictor",
@@ -65,6 +72,13 @@ _PUBLIC_NAMES = {
 _MODULE_OF = {name: module for module, names in _PUBLIC_NAMES.items() for name in names}
 
 if TYPE_CHECKING:
+    from .models.campplus import (
+        CAMPPlusConfig,
+        CAMPPlusFeatureExtractor,
+        CAMPPlusModel,
+        CAMPPlusOutput,
+        CAMPPlusPreTrainedModel,
+    )
     from .models.maya1 import Maya1Config, Maya1ForConditionalGeneration, Maya1PreTrainedModel, Maya1Processor
     from .models.qwen3_tts import (
         Qwen3TTSCodePredictor,
@@ -129,6 +143,11 @@ def __dir__() -> list[str]:
 register_models()
 
 __all__ = [
+    "CAMPPlusConfig",
+    "CAMPPlusFeatureExtractor",
+    "CAMPPlusModel",
+    "CAMPPlusOutput",
+    "CAMPPlusPreTrainedModel",
     "DEFAULT_VOICE",
     "Maya1Config",
     "Maya1ForConditionalGeneration",

@@ -20,6 +20,12 @@ logger = logging.getLogger(__name__)
 
 # Model type -> Auto class -> our class. Every model folder under `models/` has an entry.
 REGISTERED_MODELS: dict[str, dict[str, str]] = {
+    "campplus": {
+        "AutoConfig": "CAMPPlusConfig",
+        "AutoModel": "CAMPPlusModel",
+        "AutoProcessor": "CAMPPlusFeatureExtractor",
+        "AutoFeatureExtractor": "CAMPPlusFeatureExtractor",
+    },
     "maya1": {
         "AutoConfig": "Maya1Config",
         "AutoModel": "Maya1ForConditionalGeneration",

@@ -20,7 +20,7 @@ def mel_filters(
     low: float,
     high: float,
     sampling_rate: int,
-    device: torch.device = torch.device("cpu"),
+    device: torch.device | None = None,
 ) -> torch.Tensor:
     """Slaney's filters, of equal area, float32 `(bands, fft_length // 2 + 1)`."""
     from transformers.audio_utils import mel_filter_bank

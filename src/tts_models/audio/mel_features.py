@@ -30,8 +30,8 @@ def check_waveforms(waveforms: Any, name: str = "waveforms") -> list[torch.Tenso
 
 class MelFeatureExtractor(SequenceFeatureExtractor):
     r"""
-    Checks mono recordings, turns each into frames and pads them to a batch. Models inherit it under a name of their own
-    and say how frames are made (`frames_of`).
+    Checks mono recordings, turns each into frames and pads them to a batch. Models inherit it under a name of their
+    own and say how frames are made (`frames_of`).
 
     Attributes:
         channels_first (`bool`): Whether features are `(batch, feature_size, frames)` instead of

@@ -37,7 +37,7 @@ class S3TokenizerConfig(PreTrainedConfig):
         hidden_act (`str`, defaults to `"gelu"`): Activation of the convolutions and feed-forward layers.
         layer_norm_eps (`float`, defaults to 1e-5): Epsilon of the norms.
         attention_dropout (`float`, defaults to 0.0): Dropout of the attention weights in training.
-        memory_kernel_size (`int`, defaults to 31): Tokens that the memory branch of the attention spans, an odd number.
+        memory_kernel_size (`int`, defaults to 31): Tokens that the attention's memory branch spans, an odd number.
         max_position_embeddings (`int`, defaults to 2048): Positions that upstream's rotary table has; longer windows
             work.
         rope_parameters (`dict`, *optional*): Rotary embedding; base 10000 when absent.
