@@ -59,7 +59,7 @@ SPEAKER_ENCODER_RULES: Rules = (
 )
 
 VOCODER_RULES: Rules = (
-    (r"m_source\.l_linear\.(.*)", r"source.linear.\1"),
+    (r"m_source\.l_linear\.(.*)", r"harmonic_source.linear.\1"),
     (r"f0_predictor\.condnet\.([02468])\.(.*)", r"f0_predictor.layers.</\1>.\2"),
     (r"f0_predictor\.classifier\.(.*)", r"f0_predictor.classifier.\1"),
     (r"ups\.(\d+\..*)", r"upsampler.\1"),
@@ -109,7 +109,9 @@ def convert_speaker_encoder(state_dict: Mapping[str, torch.Tensor]) -> dict[str,
 def convert_vocoder(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Plain weights of [`HiFTNetModel`] from those of upstream's `mel2wav`, in either spelling of weight norm."""
     converted = renamed(fuse_weight_norm(state_dict), VOCODER_RULES)
-    return {name: tensor.reshape(1, -1, 1) if name.endswith(".alpha") else tensor for name, tensor in converted.items()}
+    return {
+        name: tensor.reshape(1, -1, 1) if name.endswith(".alpha") else tensor for name, tensor in converted.items()
+    }
 
 
 def part_of(state_dict: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -21,6 +21,14 @@ _PUBLIC_NAMES = {
         "CAMPPlusOutput",
         "CAMPPlusPreTrainedModel",
     ],
+    "models.hiftnet": [
+        "HiFTNetConfig",
+        "HiFTNetFeatureExtractor",
+        "HiFTNetModel",
+        "HiFTNetOutput",
+        "HiFTNetPreTrainedModel",
+        "HiFTNetStream",
+    ],
     "models.maya1": ["Maya1Config", "Maya1ForConditionalGeneration", "Maya1PreTrainedModel", "Maya1Processor"],
     "models.qwen3_tts": [
         "Qwen3TTSCodePredictor",
@@ -78,6 +86,14 @@ if TYPE_CHECKING:
         CAMPPlusModel,
         CAMPPlusOutput,
         CAMPPlusPreTrainedModel,
+    )
+    from .models.hiftnet import (
+        HiFTNetConfig,
+        HiFTNetFeatureExtractor,
+        HiFTNetModel,
+        HiFTNetOutput,
+        HiFTNetPreTrainedModel,
+        HiFTNetStream,
     )
     from .models.maya1 import Maya1Config, Maya1ForConditionalGeneration, Maya1PreTrainedModel, Maya1Processor
     from .models.qwen3_tts import (
@@ -149,6 +165,12 @@ __all__ = [
     "CAMPPlusOutput",
     "CAMPPlusPreTrainedModel",
     "DEFAULT_VOICE",
+    "HiFTNetConfig",
+    "HiFTNetFeatureExtractor",
+    "HiFTNetModel",
+    "HiFTNetOutput",
+    "HiFTNetPreTrainedModel",
+    "HiFTNetStream",
     "Maya1Config",
     "Maya1ForConditionalGeneration",
     "Maya1PreTrainedModel",

@@ -26,6 +26,12 @@ REGISTERED_MODELS: dict[str, dict[str, str]] = {
         "AutoProcessor": "CAMPPlusFeatureExtractor",
         "AutoFeatureExtractor": "CAMPPlusFeatureExtractor",
     },
+    "hiftnet": {
+        "AutoConfig": "HiFTNetConfig",
+        "AutoModel": "HiFTNetModel",
+        "AutoProcessor": "HiFTNetFeatureExtractor",
+        "AutoFeatureExtractor": "HiFTNetFeatureExtractor",
+    },
     "maya1": {
         "AutoConfig": "Maya1Config",
         "AutoModel": "Maya1ForConditionalGeneration",

@@ -20,15 +20,16 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations, parametrize
 from transformers import initialization as init
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedAudioTokenizerBase
 from transformers.models.dac.modeling_dac import Snake1d
 from transformers.utils import ModelOutput, can_return_tuple
 
 from ...loading import CompleteCheckpointMixin
+from ...streaming.generators import RowGenerators, resolve_row_generators
+from ...weight_norm import apply_weight_norm, remove_weight_norm
 from .configuration_snac import SnacConfig
-from .streaming_snac import RowGenerators, SnacDecoderStream, draw_decoder_noise, resolve_row_generators
+from .streaming_snac import SnacDecoderStream, draw_decoder_noise
 
 
 # trf-ignore: TRF057
@@ -381,15 +382,11 @@ class SnacPreTrainedModel(CompleteCheckpointMixin, PreTrainedAudioTokenizerBase)
 
     def apply_weight_norm(self) -> None:
         """Split every convolution's weight into magnitude and direction, the form that upstream trains."""
-        for module in self.modules():
-            if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)) and not parametrize.is_parametrized(module):
-                parametrizations.weight_norm(module)
+        apply_weight_norm(self.modules())
 
     def remove_weight_norm(self) -> None:
         """Fuse magnitude and direction back into plain weights, the form that is stored."""
-        for module in self.modules():
-            if parametrize.is_parametrized(module, "weight"):
-                parametrize.remove_parametrizations(module, "weight")
+        remove_weight_norm(self.modules())
 
 
 # trf-ignore: TRF057
