@@ -32,9 +32,13 @@ TOKENIZER_RULES: Rules = (
 
 SPEAKER_ENCODER_RULES: Rules = (
     (r"head\.((?:conv|bn)[12]\..*)", r"head.\1"),
-    (r"head\.layer1\.(\d+)\.(.*)", r"head.blocks.\1.\2"),
-    (r"head\.layer2\.0\.(.*)", r"head.blocks.2.\1"),
-    (r"head\.layer2\.1\.(.*)", r"head.blocks.3.\1"),
+    (r"head\.layer1\.0\.shortcut\.0\.(.*)", r"head.blocks.0.shortcut_conv.\1"),
+    (r"head\.layer1\.0\.shortcut\.1\.(.*)", r"head.blocks.0.shortcut_bn.\1"),
+    (r"head\.layer2\.0\.shortcut\.0\.(.*)", r"head.blocks.2.shortcut_conv.\1"),
+    (r"head\.layer2\.0\.shortcut\.1\.(.*)", r"head.blocks.2.shortcut_bn.\1"),
+    (r"head\.layer1\.([01])\.((?:conv|bn)[12]\..*)", r"head.blocks.\1.\2"),
+    (r"head\.layer2\.0\.((?:conv|bn)[12]\..*)", r"head.blocks.2.\1"),
+    (r"head\.layer2\.1\.((?:conv|bn)[12]\..*)", r"head.blocks.3.\1"),
     (r"xvector\.tdnn\.linear\.(.*)", r"conv.\1"),
     (r"xvector\.tdnn\.nonlinear\.batchnorm\.(.*)", r"bn.\1"),
     (r"xvector\.block(\d+)\.tdnnd(\d+)\.nonlinear([12])\.batchnorm\.(.*)", r"blocks.<\1>.layers.<\2>.bn\3.\4"),

@@ -91,16 +91,16 @@ class CAMPPlusResidualBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels, eps=eps)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels, eps=eps)
-        # CODEPATH: the first block of a stage halves the bands.
-        self.shortcut = nn.Identity()
-        if stride != 1:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels, channels, 1, stride=(stride, 1), bias=False), nn.BatchNorm2d(channels, eps=eps)
-            )
+        self.has_shortcut = stride != 1
+        if self.has_shortcut:
+            self.shortcut_conv = nn.Conv2d(channels, channels, 1, stride=(stride, 1), bias=False)
+            self.shortcut_bn = nn.BatchNorm2d(channels, eps=eps)
 
     def forward(self, hidden_states: torch.Tensor, valid: ValidSteps) -> torch.Tensor:
         branch = valid.keep(F.relu(self.bn1(self.conv1(hidden_states))))
-        return valid.keep(F.relu(self.bn2(self.conv2(branch)) + self.shortcut(hidden_states)))
+        if self.has_shortcut:
+            hidden_states = self.shortcut_bn(self.shortcut_conv(hidden_states))
+        return valid.keep(F.relu(self.bn2(self.conv2(branch)) + hidden_states))
 
 
 class CAMPPlusHead(nn.Module):
@@ -177,6 +177,7 @@ class CAMPPlusDenseBlock(nn.Module):
         return self.transition(F.relu(self.bn(hidden_states)))
 
 
+# trf-ignore: TRF057
 class CAMPPlusPreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
     """Base class: configuration and initialisation shared by CAM++ models."""
 
@@ -232,6 +233,7 @@ class CAMPPlusModel(CAMPPlusPreTrainedModel):
         self.projection_bn = nn.BatchNorm1d(config.embedding_size, eps=config.batch_norm_eps, affine=False)
         self.post_init()
 
+    # trf-ignore: TRF057
     @can_return_tuple
     def forward(
         self,

@@ -140,6 +140,7 @@ class HiFTNetSpectrum(nn.Module):
         return signal.gather(1, (last - (last - positions).abs()).clamp(min=0))
 
 
+# trf-ignore: TRF057
 class HiFTNetPreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
     """Base class: configuration, initialisation and weight normalisation shared by HiFTNet models."""
 
@@ -221,6 +222,7 @@ class HiFTNetModel(HiFTNetPreTrainedModel):
         self.conv_post = nn.Conv1d(widths[-1], config.istft_n_fft + 2, 7, padding=3)
         self.post_init()
 
+    # trf-ignore: TRF057
     @can_return_tuple
     def forward(
         self,

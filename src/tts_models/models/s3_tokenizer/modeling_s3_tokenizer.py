@@ -205,6 +205,7 @@ class S3TokenizerQuantizer(nn.Module):
         return (digits * 3 ** torch.arange(digits.shape[-1], device=digits.device)).sum(-1), latents
 
 
+# trf-ignore: TRF057
 class S3TokenizerPreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
     """Base class: configuration and initialisation shared by S3 tokenizers."""
 
@@ -249,6 +250,7 @@ class S3TokenizerModel(S3TokenizerPreTrainedModel):
         self.quantizer = S3TokenizerQuantizer(config)
         self.post_init()
 
+    # trf-ignore: TRF057
     @can_return_tuple
     def forward(
         self,
@@ -270,10 +272,11 @@ class S3TokenizerModel(S3TokenizerPreTrainedModel):
             ValueError: a wrong shape, a row without frames, or padding that is not on the right.
         """
         lengths = self._lengths(input_features, feature_lengths, attention_mask)
+        # CODEPATH: windows for utterances above 30 s, in the released tokenizer.
         if int(lengths.max()) <= self.config.window_frames:
             hidden_states, lengths = self.encoder(input_features[..., : int(lengths.max())], lengths)
         else:
-            hidden_states, lengths = self._encode_windows(input_features, lengths.tolist())
+            hidden_states, lengths = self._encode_windows(input_features, lengths)
         tokens, latents = self.quantizer(hidden_states)
         return S3TokenizerOutput(
             speech_tokens=tokens * length_mask(lengths, tokens.shape[1]),
@@ -353,16 +356,17 @@ class S3TokenizerModel(S3TokenizerPreTrainedModel):
         windows = [
             (start, min(start + size, length)) for start in range(0, length, size - self.config.window_overlap_frames)
         ]
+        # CODEPATH: off in the released tokenizer, whose windows are upstream's.
         if self.config.complete_tail:
             first_at_end = next(index for index, (_, end) in enumerate(windows) if end == length)
             windows = windows[: first_at_end + 1]
         return windows
 
     def _encode_windows(
-        self, input_features: torch.Tensor, lengths: list[int]
+        self, input_features: torch.Tensor, lengths: torch.LongTensor
     ) -> tuple[torch.Tensor, torch.LongTensor]:
         """As the encoder, windows of all rows in batches."""
-        windows = [self._windows_of(length) for length in lengths]
+        windows = [self._windows_of(length) for length in lengths.tolist()]
         pieces = [input_features[row, :, a:b].T for row, spans in enumerate(windows) for a, b in spans]
         encoded: list[torch.Tensor] = []
         for start in range(0, len(pieces), WINDOWS_PER_BATCH):
