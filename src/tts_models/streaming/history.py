@@ -17,11 +17,14 @@ class History:
     Args:
         batch_size: Rows of every piece.
         max_steps: Past steps that an attention layer sees besides the new ones; `None` for all.
+        layer_steps: The same for single layers.
     """
 
-    def __init__(self, batch_size: int, max_steps: int | None = None):
+    def __init__(
+        self, batch_size: int, max_steps: int | None = None, layer_steps: dict[Hashable, int | None] | None = None
+    ):
         self.context = LeftContext(batch_size)
-        self.max_steps = max_steps
+        self.max_steps, self.layer_steps = max_steps, layer_steps or {}
         self._buffers: dict[Hashable, torch.Tensor] = {}
         self._filled: dict[Hashable, int] = {}
         self._tables: dict[Hashable, tuple[int, torch.Tensor]] = {}
@@ -33,10 +36,10 @@ class History:
     def append(self, layer: Hashable, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values `(batch, heads, steps, head_dim)` of the steps seen so far, these included."""
         filled, new = self._filled.get(layer, 0), key.shape[2]
-        buffer = self._buffers.get(layer)
-        if self.max_steps is not None and filled > self.max_steps:
-            buffer = self._reserve(buffer[..., filled - self.max_steps : filled, :], self.max_steps + 2 * new)
-            filled = self.max_steps
+        buffer, limit = self._buffers.get(layer), self.layer_steps.get(layer, self.max_steps)
+        if limit is not None and filled > limit:
+            buffer = self._reserve(buffer[..., filled - limit : filled, :], limit + 2 * new)
+            filled = limit
         if buffer is None:
             buffer = key.new_empty(2, *key.shape[:2], 2 * new, key.shape[3])
         elif filled + new > buffer.shape[3]:
@@ -57,7 +60,7 @@ class History:
 
     def copy(self) -> "History":
         """An independent continuation of the same past."""
-        history = type(self)(self.context.batch_size, self.max_steps)
+        history = type(self)(self.context.batch_size, self.max_steps, self.layer_steps)
         history.context = self.context.copy()
         history._filled, history._tables = dict(self._filled), dict(self._tables)
         history._buffers = {

@@ -18,6 +18,42 @@ from dataclasses import dataclass
 
 import torch
 
+from ...streaming.generators import RowGenerators, resolve_row_generators
+
+
+@dataclass(frozen=True)
+class S3GenChunks:
+    r"""
+    How an utterance is divided for streaming. Every chunk sees itself and the chunks before it, so that mel frames of
+    a finished chunk never change.
+
+    Args:
+        size (`int`, defaults to 25): Tokens (40 ms each) per chunk, counted from the start of the prompt. The released
+            weights were trained with 25.
+        first (`int`, *optional*, defaults to 15): A chunk also ends so many tokens after the prompt, so that the first
+            sound comes early.
+        left (`int`, *optional*): Tokens before its chunk that a token sees; all of them by default. With a limit,
+            memory and work per chunk stop growing.
+
+    Raises:
+        ValueError: if a number is not positive.
+    """
+
+    size: int = 25
+    first: int | None = 15
+    left: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("size", "first", "left"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` of S3GenChunks must be at least 1, got {value}.")
+
+    def mask(self, prompt_lengths: Sequence[int]) -> "ChunkMask":
+        """The mask of rows with prompts of so many tokens."""
+        first = None if self.first is None else [length + self.first for length in prompt_lengths]
+        return ChunkMask(self.size, first, self.left)
+
 
 @dataclass(frozen=True)
 class ChunkMask:
@@ -26,9 +62,8 @@ class ChunkMask:
     before it.
 
     Args:
-        size (`int`): Tokens per chunk. The released weights were trained with 25.
-        first (`torch.LongTensor` of shape `(batch,)` or `None`): A chunk also ends here, at this position of each row:
-            so that the first chunk of an answer can be a short one.
+        size (`int`): Tokens per chunk.
+        first (`Sequence[int]`, *optional*): A chunk of each row also ends at this position.
         left (`int` or `None`): Tokens before its chunk that a token sees; `None` for all.
     """
 
@@ -74,10 +109,8 @@ class FrameNoise:
 
     def __init__(self, channels: int, prompt_frames: int, generator: torch.Generator | None = None):
         self.channels, self.prompt_frames = channels, prompt_frames
-        fixed = torch.Generator().manual_seed(0)
-        self.frames = self._draw(prompt_frames, fixed)[:prompt_frames]
-        self.seed = torch.randint(2**62, (1,), generator=generator).item()
-        self.generator = torch.Generator().manual_seed(self.seed)
+        self.frames = self._draw(prompt_frames, torch.Generator().manual_seed(0))[:prompt_frames]
+        self.generator = torch.default_generator if generator is None else generator
 
     def _draw(self, frames: int, generator: torch.Generator) -> torch.Tensor:
         # In blocks of one size: torch draws numbers that depend on how many are asked for.
@@ -92,4 +125,15 @@ class FrameNoise:
         return self.frames[start:stop]
 
 
-__all__ = ["ChunkMask", "FrameNoise"]
+def split_generators(generator: RowGenerators, batch_size: int) -> tuple[list[torch.Generator], list[torch.Generator]]:
+    """Independent generators for flow and vocoder, one per row: a stream draws from both in turn."""
+    generators = resolve_row_generators(generator, batch_size)
+    if generators is None:
+        seeds = torch.randint(2**62, (batch_size, 2))
+    else:
+        seeds = torch.stack([torch.randint(2**62, (2,), generator=g, device=g.device).cpu() for g in generators])
+    flow, vocoder = ([torch.Generator().manual_seed(seed) for seed in column] for column in seeds.T.tolist())
+    return flow, vocoder
+
+
+__all__ = ["S3GenChunks"]

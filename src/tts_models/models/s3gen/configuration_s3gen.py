@@ -25,8 +25,8 @@ from ..s3_tokenizer import S3TokenizerConfig
 @strict
 class S3GenConfig(PreTrainedConfig):
     r"""
-    Configuration of a [`S3GenModel`]: speech tokens at 25 Hz and a reference voice to a waveform at 24 kHz. The defaults
-    are those of the checkpoint released with Chatterbox, which publishes no configuration.
+    Configuration of a [`S3GenModel`]: speech tokens at 25 Hz and a reference voice to a waveform at 24 kHz. The
+    defaults are those of the checkpoint released with Chatterbox, which publishes no configuration.
 
     Args:
         vocab_size (`int`, defaults to 6561): Number of speech tokens.
@@ -41,7 +41,7 @@ class S3GenConfig(PreTrainedConfig):
         encoder_dropout_rate (`float`, defaults to 0.1): Dropout in the encoder during training.
         decoder_in_channels (`int`, defaults to 320): Inputs of the estimator, four times `mel_bins`.
         decoder_out_channels (`int`, defaults to 80): Outputs of the estimator, `mel_bins`.
-        decoder_channels (`list[int]`, defaults to `[256]`): Width of the estimator; the released network has one level.
+        decoder_channels (`list[int]`, defaults to `[256]`): Width of the estimator, of one level.
         decoder_n_blocks (`int`, defaults to 4): Transformer blocks after each residual block.
         decoder_num_mid_blocks (`int`, defaults to 12): Residual blocks between the first and the last.
         decoder_num_heads (`int`, defaults to 8): Attention heads of the estimator.

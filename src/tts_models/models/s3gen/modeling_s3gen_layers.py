@@ -13,8 +13,8 @@
 # limitations under the License.
 """Parts of S3Gen's flow: convolutions that look back, and the two kinds of self-attention.
 
-Everything here works on (batch, steps, channels), where a convolution is one matrix product, and takes the `history` of
-a stream, with which the same code runs over a signal in pieces.
+Everything here works on (batch, steps, channels), where a convolution is one matrix product, and takes the `history`
+of a stream, with which the same code runs over a signal in pieces.
 """
 
 from collections.abc import Callable
