@@ -52,6 +52,10 @@ REGISTERED_MODELS: dict[str, dict[str, str]] = {
         "AutoProcessor": "Qwen3TTSTokenizerFeatureExtractor",
         "AutoFeatureExtractor": "Qwen3TTSTokenizerFeatureExtractor",
     },
+    "s3gen": {
+        "AutoConfig": "S3GenConfig",
+        "AutoModel": "S3GenModel",
+    },
     "s3_tokenizer": {
         "AutoConfig": "S3TokenizerConfig",
         "AutoModel": "S3TokenizerModel",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import s3gen_parts
+import convert_s3gen_to_hf as conversion
 import torch
 
 from tests.common.reference import Check, ReferenceCase, compare, compare_rows, reference_runner
@@ -309,20 +309,7 @@ def run_drop_invalid_tokens(case: ReferenceCase) -> Iterator[Check]:
 
 def whole_model(case: ReferenceCase) -> S3GenModel:
     """The released model with the weights of a case."""
-    state_dict = case.state_dict()
-    with torch.device("meta"):
-        model = S3GenModel(S3GenConfig(meanflow="meanflow" in case.kind))
-    parts = {
-        "flow": dict,
-        "tokenizer": s3gen_parts.convert_tokenizer,
-        "speaker_encoder": s3gen_parts.convert_speaker_encoder,
-        "mel2wav": s3gen_parts.convert_vocoder,
-    }
-    for name, convert in parts.items():
-        part = model.get_submodule(name)
-        converted = convert(s3gen_parts.part_of(state_dict, f"{name}."))
-        part.load_state_dict(converted, strict=True, assign=True)
-    return model.eval().to(case.device)
+    return conversion.load_s3gen(case.state_dict()).to(case.device)
 
 
 @reference_runner("s3gen", kinds=("embed_ref_*",), needs=("inputs.wav24", "outputs.a_prompt_feat"))

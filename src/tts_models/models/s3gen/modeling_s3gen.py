@@ -133,7 +133,7 @@ class S3GenModel(S3GenPreTrainedModel):
         Returns:
             `dict`: `prompt_token` int64 `(voices, tokens)`, `prompt_token_len` `(voices,)`, `prompt_feat`
             `(voices, frames, mel_bins)` float32, `prompt_feat_len` (`None` where all have as many), and `embedding`
-            `(voices, 192)`. [`save_reference`] and [`load_reference`] keep it in a file.
+            `(voices, 192)`. [`save_s3gen_reference`] and [`load_s3gen_reference`] keep it in a file.
 
         Raises:
             ValueError: a wrong shape or rate, samples that are not finite, or a recording that is too short.

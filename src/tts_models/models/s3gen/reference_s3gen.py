@@ -157,14 +157,14 @@ def drop_invalid_tokens(
     return tokens[tokens < vocab_size]
 
 
-def save_reference(ref_dict: Mapping[str, Any], path: str | Path) -> None:
-    """Writes a reference to a safetensors file, from which [`load_reference`] reads it."""
+def save_s3gen_reference(ref_dict: Mapping[str, Any], path: str | Path) -> None:
+    """Writes a reference to a safetensors file, from which [`load_s3gen_reference`] reads it."""
     tensors = {name: _tensor(value, torch.device("cpu")) for name, value in ref_dict.items() if value is not None}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
-def load_reference(path: str | Path) -> dict[str, torch.Tensor | None]:
-    """Reads what [`save_reference`] wrote.
+def load_s3gen_reference(path: str | Path) -> dict[str, torch.Tensor | None]:
+    """Reads what [`save_s3gen_reference`] wrote.
 
     Raises:
         ValueError: if the file holds something else.
@@ -176,4 +176,4 @@ def load_reference(path: str | Path) -> dict[str, torch.Tensor | None]:
     return {name: tensors.get(name) for name in REFERENCE_KEYS}
 
 
-__all__ = ["drop_invalid_tokens", "load_reference", "save_reference"]
+__all__ = ["drop_invalid_tokens", "load_s3gen_reference", "save_s3gen_reference"]
