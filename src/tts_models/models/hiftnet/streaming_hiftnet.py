@@ -114,14 +114,17 @@ class HiFTNetStream:
         """Pitch and source of the frames up to `end`."""
         if end <= self.source_frames:
             return
-        first = max(self.source_frames - self.f0_context, self.start)
-        f0 = self.model.f0_predictor(self.mel[..., first - self.start : end + self.f0_context - self.start])
-        f0 = f0[:, self.source_frames - first : end - first]
+        f0 = self._predict_f0(end)
         source, self.cycles = self.model.harmonic_source(
             f0, SourceDraws(self.phase, self._draw_noise(f0.shape[-1])), self.cycles
         )
         self.source = torch.cat([self.source, source.to(self.source)], dim=-1)
         self.source_frames = end
+
+    def _predict_f0(self, end: int) -> torch.Tensor:
+        first = max(self.source_frames - self.f0_context, self.start)
+        f0 = self.model.f0_predictor(self.mel[..., first - self.start : end + self.f0_context - self.start])
+        return f0[:, self.source_frames - first : end - first]
 
     def _draw_noise(self, frames: int) -> torch.Tensor:
         return draw_noise(self.model.config, self.batch_size, frames, self.generators, self.phase.device)
