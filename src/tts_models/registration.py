@@ -26,6 +26,13 @@ REGISTERED_MODELS: dict[str, dict[str, str]] = {
         "AutoProcessor": "CAMPPlusFeatureExtractor",
         "AutoFeatureExtractor": "CAMPPlusFeatureExtractor",
     },
+    "chatterbox": {
+        "AutoConfig": "ChatterboxConfig",
+        "AutoModel": "ChatterboxForConditionalGeneration",
+        "AutoModelForTextToWaveform": "ChatterboxForConditionalGeneration",
+        "AutoProcessor": "ChatterboxProcessor",
+        "AutoFeatureExtractor": "ChatterboxFeatureExtractor",
+    },
     "hiftnet": {
         "AutoConfig": "HiFTNetConfig",
         "AutoModel": "HiFTNetModel",
