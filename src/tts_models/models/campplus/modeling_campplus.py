@@ -186,6 +186,9 @@ class CAMPPlusPreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
     conversion_script = "convert_s3gen_to_hf.py"
     base_model_prefix = "campplus"
     main_input_name = "input_features"
+    # There is no attention: inside a larger model, whatever is asked of the other parts suits.
+    _supports_sdpa = True
+    _supports_flash_attn = True
     input_modalities = "audio"
     _no_split_modules = ["CAMPPlusDenseLayer"]
 

@@ -149,6 +149,9 @@ class HiFTNetPreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
     conversion_script = "convert_s3gen_to_hf.py"
     base_model_prefix = "hiftnet"
     main_input_name = "input_features"
+    # There is no attention: inside a larger model, whatever is asked of the other parts suits.
+    _supports_sdpa = True
+    _supports_flash_attn = True
     input_modalities = "audio"
     # The phase of the source is an integral of the pitch: rounding would be heard.
     _keep_in_fp32_modules_strict = ["f0_predictor", "harmonic_source"]
