@@ -225,7 +225,7 @@ def test_half_precision_keeps_ids_and_parts(tmp_path: Path, dtype: torch.dtype) 
 def test_estimator_in_half_precision(model: S3GenModel) -> None:
     tokens, reference = random_tokens(2, 6), voice(model.config)
     expected = model(tokens, ref_dict=reference, finalize=True, generator=generators(2))
-    half = Tester().model().set_estimator_dtype(torch.bfloat16)
+    half = Tester().model().cast_estimator(torch.bfloat16)
     assert half.flow.encoder_proj.weight.dtype == torch.float32
     mel = half(
         tokens, ref_dict=reference, finalize=True, generator=generators(2), speech_token_lens=torch.tensor([6, 4])

@@ -13,8 +13,9 @@
 # limitations under the License.
 """S3Gen: speech tokens and a reference voice to a waveform (Chatterbox; CosyVoice 2's flow and HiFTNet)."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,19 @@ class S3GenOutput(ModelOutput):
     loss: torch.FloatTensor | None = None
     mel: torch.FloatTensor | None = None
     mel_lengths: torch.LongTensor | None = None
+
+
+def returns_mel(forward: Callable[..., S3GenOutput]) -> Callable[..., torch.Tensor | S3GenOutput | tuple]:
+    """Lets `forward` return the mel frames alone, unless there is a loss or `return_dict` says otherwise."""
+
+    @wraps(forward)
+    def wrapped(*args: Any, return_dict: bool | None = None, **kwargs: Any) -> torch.Tensor | S3GenOutput | tuple:
+        output = forward(*args, **kwargs)
+        if return_dict is None and output.loss is None:
+            return output.mel
+        return output.to_tuple() if return_dict is False else output
+
+    return wrapped
 
 
 # trf-ignore: TRF057
@@ -191,6 +205,8 @@ class S3GenModel(S3GenPreTrainedModel):
 
     # Speaking
 
+    # trf-ignore: TRF057
+    @returns_mel
     def forward(
         self,
         speech_tokens: torch.LongTensor,
@@ -207,8 +223,7 @@ class S3GenModel(S3GenPreTrainedModel):
         labels: torch.Tensor | None = None,
         speaker_embedding: torch.Tensor | None = None,
         training_draws: TrainingDraws | None = None,
-        return_dict: bool | None = None,
-    ) -> torch.Tensor | S3GenOutput | tuple:
+    ) -> S3GenOutput:
         r"""
         Mel frames of speech tokens; or, with `labels`, the loss that trains the flow.
 
@@ -235,12 +250,10 @@ class S3GenModel(S3GenPreTrainedModel):
                 Mel frames that the tokens belong to. Takes `speaker_embedding` and no reference.
             speaker_embedding (`torch.Tensor` of shape `(batch, 192)`, *optional*): Speaker vectors, for training.
             training_draws (`TrainingDraws`, *optional*): The random part of the loss; drawn when absent.
-            return_dict (`bool`, *optional*):
-                By default the mel frames alone are returned, and with `labels` an [`S3GenOutput`].
 
         Returns:
-            `torch.FloatTensor` of shape `(batch, mel_bins, frames)`, zero after a row's end; [`S3GenOutput`] with
-            `return_dict=True` or `labels`.
+            `torch.FloatTensor` of shape `(batch, mel_bins, frames)`: log-mel frames at 50 Hz, zero after a row's end.
+            With `labels` or `return_dict=True` an [`S3GenOutput`], with `return_dict=False` a tuple.
 
         Raises:
             ValueError: ids outside the vocabulary, no tokens, both or neither of `ref_wav` and `ref_dict`, or a shape,
@@ -248,17 +261,12 @@ class S3GenModel(S3GenPreTrainedModel):
         """
         tokens, lengths = self._check_tokens(speech_tokens, speech_token_lens)
         if labels is not None:
-            output = S3GenOutput(
-                loss=self._loss(tokens, lengths, labels, speaker_embedding, chunks, training_draws, generator)
-            )
-            return output.to_tuple() if return_dict is False else output
+            loss = self._loss(tokens, lengths, labels, speaker_embedding, chunks, training_draws, generator)
+            return S3GenOutput(loss=loss)
         prompt = self._prompt(ref_wav, ref_sr, ref_dict, tokens.shape[0])
         plan = self._plan(num_flow_steps, guidance_rate)
         mel, mel_lengths = self._speak(tokens, lengths, prompt, plan, finalize, chunks, noise, generator)
-        if return_dict is None:
-            return mel
-        output = S3GenOutput(mel=mel, mel_lengths=mel_lengths)
-        return output if return_dict else output.to_tuple()
+        return S3GenOutput(mel=mel, mel_lengths=mel_lengths)
 
     @torch.no_grad()
     def inference(
@@ -386,7 +394,7 @@ class S3GenModel(S3GenPreTrainedModel):
         if piece.shape[1]:
             yield piece
 
-    def set_estimator_dtype(self, dtype: torch.dtype) -> "S3GenModel":
+    def cast_estimator(self, dtype: torch.dtype) -> "S3GenModel":
         """Compute the estimator, most of the work, in another dtype; the solver's state stays float32.
 
         Returns:

@@ -64,10 +64,12 @@ class S3GenDecoder(nn.Module):
     def time_steps(self, steps: int, device: torch.device) -> torch.Tensor:
         """The times `(steps + 1,)` from 0 to 1, float32."""
         times = torch.linspace(0, 1, steps + 1, device=device)
+        # CODEPATH: mean velocities in the Turbo checkpoint (s3gen_meanflow), those of an instant in the others.
         return times if self.config.meanflow else self.warp(times)
 
     def warp(self, times: torch.Tensor) -> torch.Tensor:
         """Uniform times to those of the schedule: dense at the start."""
+        # CODEPATH: cosine in all released checkpoints; linear in models trained without.
         return 1 - torch.cos(times * 0.5 * torch.pi) if self.config.cfm_t_scheduler == "cosine" else times
 
     def plan(self, steps: int | None, guidance: float | None, device: torch.device) -> FlowPlan:
@@ -75,9 +77,11 @@ class S3GenDecoder(nn.Module):
         config = self.config
         times = self.time_steps(config.default_flow_steps if steps is None else steps, device)
         if guidance is None:
-            # A mean-flow model was distilled from guided outputs.
+            # CODEPATH: the Turbo checkpoint (s3gen_meanflow) was distilled from guided outputs, the others need guidance.
             guidance = 0.0 if config.meanflow else config.cfm_inference_cfg_rate
-        shifts = self.estimator.shifts(times[:-1], times[1:] if config.meanflow else None)
+        # CODEPATH: mean velocities in the Turbo checkpoint (s3gen_meanflow), those of an instant in the others.
+        ends = times[1:] if config.meanflow else None
+        shifts = self.estimator.shifts(times[:-1], ends)
         return FlowPlan(times, shifts, float(guidance))
 
     def forward(
@@ -156,8 +160,9 @@ class S3GenDecoder(nn.Module):
         speaker = speaker[:, None].expand(-1, target.shape[1], -1)
         given = torch.cat([encoded, speaker, condition], dim=-1) * keep[:, None, None]
         inputs = torch.cat([state, given], dim=-1).to(self.estimator.dtype)
-        # A mean-flow model learns here what holds at one instant: a step that ends where it begins.
-        shifts = self.estimator.shifts(times, times if self.config.meanflow else None)
+        # CODEPATH: the Turbo checkpoint (s3gen_meanflow) learns here a step that ends where it begins; others have none.
+        ends = times if self.config.meanflow else None
+        shifts = self.estimator.shifts(times, ends)
         predicted = self.estimator(inputs, shifts, attention_mask).to(target.dtype)
         error = F.mse_loss(predicted, velocity, reduction="none") * frame_mask[..., None]
         return error.sum() / (frame_mask.sum() * target.shape[2])
