@@ -259,7 +259,11 @@ class SpeechProcessorMixin:
         if rate is None:
             raise ValueError("`sampling_rate` is not known: pass it.")
         for waveform, target in zip(waveforms, paths, strict=True):
-            save_audio(target, waveform, rate)
+            save_audio(target, self.finish_audio(waveform, rate), rate)
+
+    def finish_audio(self, waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
+        """What is done to a whole float32 waveform `(samples,)` before it is written: nothing, unless a family says so."""
+        return waveform
 
 
 def _waveforms(audio: SpeechOutput | torch.Tensor | np.ndarray | Sequence[Any]) -> list[np.ndarray]:
