@@ -255,6 +255,7 @@ class SpeechProcessorMixin:
         if len(paths) != len(waveforms):
             raise ValueError(f"`path` names {len(paths)} files for {len(waveforms)} rows of audio: pass one per row.")
         rate = sampling_rate or getattr(audio, "sampling_rate", None)
+        rate = rate or getattr(self, "sampling_rate", None)
         rate = rate or getattr(getattr(self, "feature_extractor", None), "sampling_rate", None)
         if rate is None:
             raise ValueError("`sampling_rate` is not known: pass it.")
