@@ -77,7 +77,7 @@ class S3GenDecoder(nn.Module):
         config = self.config
         times = self.time_steps(config.default_flow_steps if steps is None else steps, device)
         if guidance is None:
-            # CODEPATH: the Turbo checkpoint (s3gen_meanflow) was distilled from guided outputs, the others need guidance.
+            # CODEPATH: the Turbo checkpoint (s3gen_meanflow) was distilled from guided outputs.
             guidance = 0.0 if config.meanflow else config.cfm_inference_cfg_rate
         # CODEPATH: mean velocities in the Turbo checkpoint (s3gen_meanflow), those of an instant in the others.
         ends = times[1:] if config.meanflow else None
@@ -160,7 +160,7 @@ class S3GenDecoder(nn.Module):
         speaker = speaker[:, None].expand(-1, target.shape[1], -1)
         given = torch.cat([encoded, speaker, condition], dim=-1) * keep[:, None, None]
         inputs = torch.cat([state, given], dim=-1).to(self.estimator.dtype)
-        # CODEPATH: the Turbo checkpoint (s3gen_meanflow) learns here a step that ends where it begins; others have none.
+        # CODEPATH: the Turbo checkpoint (s3gen_meanflow) learns here a step that ends where it begins.
         ends = times if self.config.meanflow else None
         shifts = self.estimator.shifts(times, ends)
         predicted = self.estimator(inputs, shifts, attention_mask).to(target.dtype)
