@@ -7,9 +7,9 @@
 
 Every row is measured in turn for both sides, so that a busy machine is as busy for both; on one that is very busy,
 `--threads 1 --clock cpu` counts processor time. The weights are drawn by a rule, so no checkpoint is needed: speed
-does not depend on their values. RTF is seconds of work per second of audio,
-waveform included; `share of peak` is the estimator's arithmetic over what large matrix products reach on the machine in
-the same dtype. Upstream has no batches: its rows are spoken one after another.
+does not depend on their values. RTF is seconds of work per second of audio, waveform included; `share of peak` is the
+estimator's arithmetic over what large matrix products reach on the machine in the same dtype. Upstream has no batches:
+its rows are spoken one after another.
 """
 
 import argparse
@@ -214,9 +214,8 @@ def main() -> None:
     columns = ["batch", "seconds", "steps", "estimator", "mel", "waveform", "RTF", "share of peak"]
     columns += ["upstream RTF", "mel faster", "all faster"] if upstream else []
     columns += ["first piece", "streamed RTF"] if arguments.stream else []
-    print(
-        f"{arguments.threads} threads, {arguments.device}, {arguments.clock} time, reference of {arguments.prompt_seconds:g} s\n"
-    )
+    settings = [f"{arguments.threads} threads", arguments.device, f"{arguments.clock} time"]
+    print(f"{', '.join(settings)}, reference of {arguments.prompt_seconds:g} s\n")
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|", flush=True)
     for dtype in arguments.dtypes:
         model.cast_estimator(getattr(torch, dtype))

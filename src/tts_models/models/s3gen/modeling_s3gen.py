@@ -153,7 +153,7 @@ class S3GenModel(S3GenPreTrainedModel):
             ValueError: a wrong shape or rate, samples that are not finite, or a recording that is too short.
         """
         recordings = self._check_recordings(ref_wav, ref_sr)
-        mels = [self._mel(sinc_resample(row, ref_sr, self.config.sampling_rate)) for row in recordings]
+        mels = [self.mel_spectrogram(sinc_resample(row, ref_sr, self.config.sampling_rate)) for row in recordings]
         low = [sinc_resample(row, ref_sr, self.tokenizer.config.sampling_rate) for row in recordings]
         tokens, lengths = self.tokenizer.tokenize(low)
         frames = torch.tensor([mel.shape[0] for mel in mels], device=self.device)
@@ -190,8 +190,8 @@ class S3GenModel(S3GenPreTrainedModel):
             )
         return rows
 
-    def _mel(self, samples: torch.Tensor) -> torch.Tensor:
-        """Mel frames `(frames, mel_bins)` of samples at the model's rate."""
+    def mel_spectrogram(self, samples: torch.Tensor) -> torch.Tensor:
+        """Log-mel frames `(frames, mel_bins)`, two per token, of `(samples,)` at `config.sampling_rate`."""
         config = self.config
         return log_mel_spectrogram(
             samples,
