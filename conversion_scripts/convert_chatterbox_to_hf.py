@@ -168,17 +168,17 @@ def build_config(
     )
 
 
-def converted_weights(config: ChatterboxConfig, t3: StateDict, voice_encoder: StateDict, s3gen: StateDict) -> StateDict:
-    """All weights in our names, accounted for.
+def converted_weights(
+    model: ChatterboxForConditionalGeneration, t3: StateDict, voice_encoder: StateDict, s3gen: StateDict
+) -> StateDict:
+    """All weights of `model` (which may be on `meta`) in our names, accounted for.
 
     Raises:
         ConversionError: a missing, left-over or misshapen tensor.
     """
-    with torch.device("meta"):
-        model = ChatterboxForConditionalGeneration(config)
     converted = {f"t3.{name}": tensor for name, tensor in convert_t3(t3).items()}
     converted |= {f"voice_encoder.{name}": tensor for name, tensor in convert_voice_encoder(voice_encoder).items()}
-    speech = convert_state_dict(s3gen, config.s3gen_config)
+    speech = convert_state_dict(s3gen, model.config.s3gen_config)
     converted |= {f"s3gen.{name}": tensor for name, tensor in speech.items()}
     account_for({name: tensor.shape for name, tensor in converted.items()}, state_shapes(model))
     return converted
@@ -318,10 +318,10 @@ def convert(
     except ValueError as error:
         raise ConversionError(f"the parts do not fit together: {error}") from error
     check_constants(part_of(s3gen, PREFIXES["tokenizer"]), config.s3gen_config.tokenizer_config)
-    weights = converted_weights(config, t3, voice_encoder, s3gen)
-    processor = build_processor(input_folder, variant, config, tokenizer)
     with torch.device("meta"):
         model = ChatterboxForConditionalGeneration(config)
+    weights = converted_weights(model, t3, voice_encoder, s3gen)
+    processor = build_processor(input_folder, variant, config, tokenizer)
     with written_whole(output_folder, overwrite) as staging:
         write_weights(weights, staging, max_shard_size)
         config.architectures = [type(model).__name__]
