@@ -10,6 +10,22 @@ from transformers.feature_extraction_utils import BatchFeature
 from .checks import check_waveform
 
 
+def _named(waveforms: Any, name: str) -> list[tuple[Any, str]]:
+    """One recording or several, each with its name in an error."""
+    if len(waveforms) == 0 or np.ndim(waveforms[0]) == 0:
+        return [(waveforms, name)]
+    return [(recording, f"{name}[{index}]") for index, recording in enumerate(waveforms)]
+
+
+def waveform_tensor(waveform: Any, name: str = "waveform") -> torch.Tensor:
+    """A recording as a float32 CPU tensor `(samples,)`.
+
+    Raises:
+        ValueError: it is empty, not mono, or holds NaN or infinite samples.
+    """
+    return torch.from_numpy(np.ascontiguousarray(check_waveform(waveform, name)))
+
+
 def check_waveforms(waveforms: Any, name: str = "waveforms") -> list[torch.Tensor]:
     """One recording or several as a list of float32 CPU tensors `(samples,)`.
 
@@ -18,14 +34,9 @@ def check_waveforms(waveforms: Any, name: str = "waveforms") -> list[torch.Tenso
         name: The argument's name in an error.
 
     Raises:
-        ValueError: there is none, or one is empty, not mono, or holds NaN or infinite samples.
+        ValueError: one is empty, not mono, or holds NaN or infinite samples.
     """
-    is_single = np.ndim(waveforms[0]) == 0 if len(waveforms) else True
-    recordings = [waveforms] if is_single else list(waveforms)
-    return [
-        torch.from_numpy(np.ascontiguousarray(check_waveform(recording, name if is_single else f"{name}[{index}]")))
-        for index, recording in enumerate(recordings)
-    ]
+    return [waveform_tensor(recording, label) for recording, label in _named(waveforms, name)]
 
 
 class MelFeatureExtractor(SequenceFeatureExtractor):
@@ -78,25 +89,27 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
                 f"`sampling_rate` must be {self.sampling_rate} Hz; got {sampling_rate}: resample the audio with "
                 "`tts_models.audio.resample`."
             )
-        frames = [self.frames_of(self.check_length(samples)) for samples in check_waveforms(raw_audio, "raw_audio")]
+        recordings = [self.check_recording(*named) for named in _named(raw_audio, "raw_audio")]
+        frames = [self.frames_of(samples) for samples in recordings]
         lengths = torch.tensor([len(rows) for rows in frames])
         features = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True, padding_value=self.padding_value)
         mask = (torch.arange(features.shape[1]) < lengths[:, None]).long()
         features = features.transpose(1, 2).contiguous() if self.channels_first else features
         return BatchFeature({"input_features": features, "attention_mask": mask})
 
-    def check_length(self, samples: torch.Tensor, name: str = "raw_audio") -> torch.Tensor:
-        """`samples` unchanged.
+    def check_recording(self, recording: Any, name: str = "raw_audio") -> torch.Tensor:
+        """A recording as float32 `(samples,)`.
 
         Raises:
-            ValueError: they are fewer than `min_samples`.
+            ValueError: it is too short, not mono, or holds NaN or infinite samples.
         """
-        if samples.shape[-1] < self.min_samples:
+        samples = waveform_tensor(recording, name)
+        if len(samples) < self.min_samples:
             raise ValueError(
-                f"`{name}` holds {samples.shape[-1]} samples; at least {self.min_samples} are needed "
+                f"`{name}` holds {len(samples)} samples; at least {self.min_samples} are needed "
                 f"({self.min_samples / self.sampling_rate:.4f} s)."
             )
         return samples
 
 
-__all__ = ["MelFeatureExtractor", "check_waveforms"]
+__all__ = ["MelFeatureExtractor", "check_waveforms", "waveform_tensor"]

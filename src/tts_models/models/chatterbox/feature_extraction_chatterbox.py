@@ -15,21 +15,18 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional as F
-from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
-from transformers.feature_extraction_utils import BatchFeature
 
-from ...audio import check_waveform
 from ...audio.mel import mel_filters
+from ...audio.mel_features import MelFeatureExtractor
 
 
 _TRIM_WINDOW, _TRIM_HOP = 2048, 512
 _LEAST_POWER = 1e-10
 
 
-class ChatterboxFeatureExtractor(SequenceFeatureExtractor):
+class ChatterboxFeatureExtractor(MelFeatureExtractor):
     r"""
     Turns recordings into the mel frames of [`ChatterboxVoiceEncoder`]: power, without a logarithm. Silence before and
     after the voice is cut; the level is not normalised.
@@ -44,8 +41,6 @@ class ChatterboxFeatureExtractor(SequenceFeatureExtractor):
         trim_decibels (`float`, *optional*, defaults to 20.0): What is so much quieter than the loudest part counts as
             silence; `None` cuts nothing.
     """
-
-    model_input_names = ["input_features", "attention_mask"]
 
     def __init__(
         self,
@@ -69,51 +64,20 @@ class ChatterboxFeatureExtractor(SequenceFeatureExtractor):
         """The shortest recording: its edges are reflected by half a window."""
         return self.fft_length // 2 + 1
 
-    def __call__(self, raw_audio: Any, sampling_rate: int | None = None, return_tensors: str = "pt") -> BatchFeature:
-        r"""
-        Frames of one recording or several.
-
-        Args:
-            raw_audio: One recording `(samples,)`, array or tensor, or a list of them; float values in [-1, 1].
-            sampling_rate (`int`, *optional*): Rate of `raw_audio`, which must be the extractor's.
-            return_tensors (`str`, *optional*, defaults to `"pt"`): Only `"pt"`.
-
-        Returns:
-            `BatchFeature` with `input_features` float32 `(batch, frames, feature_size)`, zero-padded on the right, and
-            `attention_mask` int64 `(batch, frames)`.
-
-        Raises:
-            ValueError: another rate, or a recording that is too short, silent, not mono, or holds NaN.
-        """
-        if return_tensors != "pt":
-            raise ValueError(f"`return_tensors` must be 'pt'; got {return_tensors!r}.")
-        if sampling_rate is not None and sampling_rate != self.sampling_rate:
-            raise ValueError(
-                f"`sampling_rate` must be {self.sampling_rate} Hz; got {sampling_rate}: resample the audio with "
-                "`tts_models.audio.resample`."
-            )
-        recordings = raw_audio if isinstance(raw_audio, list | tuple) else [raw_audio]
-        frames = [self.mel(self.trim(self.check_recording(recording))) for recording in recordings]
-        lengths = torch.tensor([len(rows) for rows in frames])
-        features = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True, padding_value=self.padding_value)
-        mask = (torch.arange(features.shape[1]) < lengths[:, None]).long()
-        return BatchFeature({"input_features": features, "attention_mask": mask})
-
     def check_recording(self, recording: Any, name: str = "raw_audio") -> torch.Tensor:
         """A recording as float32 `(samples,)`.
 
         Raises:
             ValueError: it is too short, silent, not mono, or holds NaN or infinite samples.
         """
-        samples = check_waveform(recording, name)
-        if samples.size < self.min_samples:
-            raise ValueError(
-                f"`{name}` holds {samples.size} samples; a voice needs at least {self.min_samples} "
-                f"({self.min_samples / self.sampling_rate:.3f} s)."
-            )
-        if float(np.square(samples, dtype=np.float64).mean()) <= _LEAST_POWER:
+        samples = super().check_recording(recording, name)
+        if float(samples.double().square().mean()) <= _LEAST_POWER:
             raise ValueError(f"`{name}` is silent: there is no voice in it.")
-        return torch.from_numpy(np.ascontiguousarray(samples))
+        return samples
+
+    def frames_of(self, samples: torch.Tensor) -> torch.Tensor:
+        """Mel frames `(frames, feature_size)` of a recording `(samples,)`, silence at its ends cut."""
+        return self.mel(self.trim(samples))
 
     def trim_bounds(self, samples: torch.Tensor) -> tuple[int, int]:
         """First sample of `samples` `(samples,)` that is not silence, and the one after the last."""
