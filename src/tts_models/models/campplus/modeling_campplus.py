@@ -23,6 +23,7 @@ from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
+from ...audio.lengths import frame_lengths, length_mask
 from ...audio.mel import kaldi_filter_bank
 from ...audio.mel_features import check_waveforms
 from ...loading import CompleteCheckpointMixin
@@ -59,7 +60,7 @@ class ValidSteps:
     @classmethod
     def of(cls, lengths: torch.Tensor, steps: int, is_padded: bool) -> "ValidSteps":
         """From lengths, for a signal of so many steps."""
-        mask = (torch.arange(steps, device=lengths.device) < lengths[:, None])[:, None] if is_padded else None
+        mask = length_mask(lengths, steps)[:, None] if is_padded else None
         return cls(lengths, mask)
 
     def keep(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -313,21 +314,7 @@ class CAMPPlusModel(CAMPPlusPreTrainedModel):
                 f"`input_features` must have shape (batch, frames, {bands}) with at least {MIN_FRAMES} frames, got "
                 f"{tuple(input_features.shape)}."
             )
-        batch_size, frames = input_features.shape[:2]
-        if lengths is None and attention_mask is None:
-            return torch.full((batch_size,), frames, device=input_features.device)
-        if lengths is None:
-            if attention_mask.shape != (batch_size, frames):
-                raise ValueError(
-                    f"`attention_mask` must have shape {(batch_size, frames)}, got {tuple(attention_mask.shape)}."
-                )
-            lengths = attention_mask.long().sum(-1)
-        lengths = torch.as_tensor(lengths, device=input_features.device).long()
-        if lengths.shape != (batch_size,) or int(lengths.min()) < MIN_FRAMES or int(lengths.max()) > frames:
-            raise ValueError(
-                f"`lengths` must hold {batch_size} numbers in {MIN_FRAMES} … {frames}, got {lengths.tolist()}."
-            )
-        return lengths
+        return frame_lengths(input_features, input_features.shape[1], lengths, attention_mask, minimum=MIN_FRAMES)
 
 
 __all__ = ["CAMPPlusModel", "CAMPPlusOutput", "CAMPPlusPreTrainedModel"]

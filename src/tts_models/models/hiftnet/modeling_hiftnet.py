@@ -23,6 +23,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.dac.modeling_dac import Snake1d
 from transformers.utils import ModelOutput, can_return_tuple
 
+from ...audio.lengths import frame_lengths, length_mask
 from ...loading import CompleteCheckpointMixin
 from ...streaming.generators import RowGenerators, resolve_row_generators
 from ...weight_norm import apply_weight_norm, remove_weight_norm
@@ -55,8 +56,7 @@ def keep(hidden_states: torch.Tensor, lengths: torch.Tensor | None) -> torch.Ten
     """Zeros in (batch, channels, steps) after each row's length; `None` where nothing is padding."""
     if lengths is None:
         return hidden_states
-    valid = torch.arange(hidden_states.shape[-1], device=lengths.device) < lengths[:, None]
-    return hidden_states * valid[:, None]
+    return hidden_states * length_mask(lengths, hidden_states.shape[-1])[:, None]
 
 
 class HiFTNetResidualBlock(nn.Module):
@@ -367,18 +367,10 @@ class HiFTNetModel(HiFTNetPreTrainedModel):
                 f"`input_features` must have shape (batch, {bands}, frames) with at least one frame, got "
                 f"{tuple(input_features.shape)}."
             )
-        batch_size, _, frames = input_features.shape
-        if attention_mask is not None and lengths is None:
-            if attention_mask.shape != (batch_size, frames):
-                raise ValueError(
-                    f"`attention_mask` must have shape {(batch_size, frames)}, got {tuple(attention_mask.shape)}."
-                )
-            lengths = attention_mask.long().sum(-1)
-        if lengths is None:
+        if lengths is None and attention_mask is None:  # without asking the device, so that a graph can be captured
             return None
-        lengths = torch.as_tensor(lengths, device=input_features.device).long()
-        if lengths.shape != (batch_size,) or int(lengths.min()) < 1 or int(lengths.max()) > frames:
-            raise ValueError(f"`lengths` must hold {batch_size} numbers in 1 … {frames}, got {lengths.tolist()}.")
+        frames = input_features.shape[-1]
+        lengths = frame_lengths(input_features, frames, lengths, attention_mask)
         return None if int(lengths.min()) == frames else lengths
 
     def _draws(

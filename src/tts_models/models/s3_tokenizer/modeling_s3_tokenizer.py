@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -27,6 +26,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 from transformers.utils import ModelOutput, can_return_tuple
 
+from ...acceleration.attention import eager_attention_forward
+from ...audio.lengths import frame_lengths, length_mask
 from ...audio.mel import whisper_log_mel
 from ...audio.mel_features import check_waveforms
 from ...loading import CompleteCheckpointMixin
@@ -61,29 +62,6 @@ class S3TokenizerOutput(ModelOutput):
 def halved(lengths: torch.Tensor) -> torch.Tensor:
     """Output lengths of a convolution of kernel 3, stride 2 and padding 1."""
     return (lengths - 1).div(2, rounding_mode="floor") + 1
-
-
-def length_mask(lengths: torch.Tensor, steps: int) -> torch.Tensor:
-    """Boolean `(batch, steps)`, true where a row is valid."""
-    return torch.arange(steps, device=lengths.device) < lengths[:, None]
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = F.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
 class S3TokenizerAttention(nn.Module):
@@ -329,24 +307,9 @@ class S3TokenizerModel(S3TokenizerPreTrainedModel):
                 f"`input_features` must have shape (batch, {bands}, frames) with at least one frame, got "
                 f"{tuple(input_features.shape)}."
             )
-        batch_size, _, frames = input_features.shape
-        if feature_lengths is None and attention_mask is None:
-            return torch.full((batch_size,), frames, device=input_features.device)
-        if feature_lengths is None:
-            feature_lengths = attention_mask.long().sum(-1)
-            if attention_mask.shape != (batch_size, frames) or not torch.equal(
-                attention_mask.bool(), length_mask(feature_lengths, frames)
-            ):
-                raise ValueError(
-                    f"`attention_mask` must have shape {(batch_size, frames)} and be padded on the right, got shape "
-                    f"{tuple(attention_mask.shape)}."
-                )
-        lengths = torch.as_tensor(feature_lengths, device=input_features.device).long()
-        if lengths.shape != (batch_size,) or int(lengths.min()) < 1 or int(lengths.max()) > frames:
-            raise ValueError(
-                f"`feature_lengths` must hold {batch_size} numbers in 1 … {frames}, got {lengths.tolist()}."
-            )
-        return lengths
+        return frame_lengths(
+            input_features, input_features.shape[-1], feature_lengths, attention_mask, "feature_lengths"
+        )
 
     def _windows_of(self, length: int) -> list[tuple[int, int]]:
         """First and last frame (exclusive) of the windows of an utterance."""

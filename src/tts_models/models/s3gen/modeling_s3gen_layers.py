@@ -18,50 +18,35 @@ of a stream, with which the same code runs over a signal in pieces.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from ...acceleration.attention import eager_attention_forward
 from ...streaming.history import History
 from .configuration_s3gen import S3GenConfig
 
 
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = F.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
-
-
-def relative_positions(first: int, last: int, channels: int, reference: torch.Tensor) -> torch.Tensor:
+@lru_cache(maxsize=8)
+def relative_positions(first: int, last: int, channels: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Sinusoidal rows of the offsets `first`, `first - 1`, … `last`: sines at even channels, cosines at odd ones.
 
     Args:
         first, last (`int`): Largest and smallest offset, query position minus key position.
         channels (`int`): Width of a row.
-        reference (`torch.Tensor`): Gives device and dtype.
+        dtype, device: Of the result; it is kept for the next call and must not be written to.
 
     Returns:
         `torch.Tensor` of shape `(first - last + 1, channels)`.
     """
-    device = reference.device
-    offsets = torch.arange(first, last - 1, -1, device=device, dtype=torch.float32)
-    exponents = torch.arange(0, channels, 2, device=device, dtype=torch.float32) / channels
-    angles = torch.outer(offsets, 10000.0**-exponents)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(reference.dtype)
+    with torch.inference_mode(False):  # a later call may train
+        offsets = torch.arange(first, last - 1, -1, device=device, dtype=torch.float32)
+        exponents = torch.arange(0, channels, 2, device=device, dtype=torch.float32) / channels
+        angles = torch.outer(offsets, 10000.0**-exponents)
+        return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(dtype)
 
 
 def shift_relative(scores: torch.Tensor, keys: int) -> torch.Tensor:
@@ -159,7 +144,9 @@ class S3GenEncoderAttention(nn.Module):
         queries = hidden_states.shape[1]
 
         def project(room: int) -> torch.Tensor:
-            rows = relative_positions(room - 1, 1 - queries, hidden_states.shape[2], hidden_states)
+            rows = relative_positions(
+                room - 1, 1 - queries, hidden_states.shape[2], hidden_states.dtype, hidden_states.device
+            )
             return self.linear_pos(rows).view(-1, self.num_heads, self.head_dim).transpose(0, 1)
 
         if history is None:

@@ -25,6 +25,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedAudio
 from transformers.models.dac.modeling_dac import Snake1d
 from transformers.utils import ModelOutput, can_return_tuple
 
+from ...acceleration.attention import eager_attention_forward
 from ...loading import CompleteCheckpointMixin
 from ...streaming.generators import RowGenerators, resolve_row_generators
 from ...weight_norm import apply_weight_norm, remove_weight_norm
@@ -162,24 +163,6 @@ class SnacDecoderBlock(nn.Module):
         if self.noise is not None and noise is not None:
             hidden_states = self.noise(hidden_states, noise)
         return self.res_unit3(self.res_unit2(self.res_unit1(hidden_states)))
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = F.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
 def rotate_half(hidden_states: torch.Tensor) -> torch.Tensor:
