@@ -139,7 +139,7 @@ def run_encoder_layer(case: ReferenceCase) -> Iterator[Check]:
     """One layer on small inputs, which shows the epsilon of its norms."""
     layer, inputs = make_flow(case).encoder.encoders[0], case.input("x")
     steps = inputs.shape[1]
-    rows = relative_positions(steps - 1, 1 - steps, inputs.shape[2], inputs)
+    rows = relative_positions(steps - 1, 1 - steps, inputs.shape[2], inputs.dtype, inputs.device)
     yield compare("pos_emb", rows[None], case.input("pos_emb"), 1e-5)
     yield case.check("hidden", layer(inputs, None))
 
