@@ -35,7 +35,7 @@ from ...speech_generation import (
     row_generator,
 )
 from ...streaming.feed import TokenFeed, hold_back
-from ..s3gen import S3GenChunks
+from ..s3gen import S3GenChunks, S3GenStream
 from .alignment_chatterbox import AlignmentEndRule, check_alignment
 from .decoding_chatterbox import T3Prompt, TokenDecoding, build_prompt, score_processors
 from .request_chatterbox import (
@@ -384,11 +384,15 @@ class ChatterboxGenerationMixin(SpeechGenerationMixin, GenerationMixin):
     def _stream_chunks(self, request: ChatterboxRequest) -> Iterator[SpeechChunk]:
         gap = round(request.options.part_gap * self.config.sampling_rate)
         joiner = ChunkJoiner(request.part_counts, self.config.sampling_rate, gap)
+        started = [self._start_stream(request, voice) for voice in request.voices]
         for number in range(max(request.part_counts)):
             parts = [part for part, (_, each) in enumerate(request.parts) if each == number]
             feed = TokenFeed(self._decode_tokens(request, parts), len(parts))
             texts = [request.parts[part][0] for part in parts]
-            speaking = {row: self._stream_part(request, feed, row, text, number) for row, text in enumerate(texts)}
+            speaking = {
+                row: self._stream_part(started[text], feed.tokens(row), row_generator(request.seeds[text], number, "noise"))
+                for row, text in enumerate(texts)
+            }
             while speaking:
                 for row in list(speaking):
                     piece = next(speaking[row], None)
@@ -400,22 +404,21 @@ class ChatterboxGenerationMixin(SpeechGenerationMixin, GenerationMixin):
                         yield from joiner.add({texts[row]: piece}, {}, number)
             self._warn_of_cuts(feed.ended)
 
+    def _start_stream(self, request: ChatterboxRequest, voice: ChatterboxVoice) -> S3GenStream:
+        """A stream of S3Gen that has read its reference; every part goes on from a copy."""
+        return self.s3gen.start_stream(
+            voice.reference, chunks=self._chunks(request), num_flow_steps=request.options.num_flow_steps
+        )
+
     def _stream_part(
-        self, request: ChatterboxRequest, feed: TokenFeed, row: int, text: int, part: int
+        self, start: S3GenStream, written: Iterator[int], generator: torch.Generator
     ) -> Iterator[torch.Tensor]:
         """The waveform `(samples,)` of one part in pieces, while its tokens are written."""
-        tokens = (token for token in feed.tokens(row) if self._is_sound(token))
-        tokens = chain(tokens, self._end_silence())
+        tokens = chain((token for token in written if self._is_sound(token)), self._end_silence())
         first = next(tokens, None)
         if first is None:
             return
-        pieces = self.s3gen.stream(
-            chain([first], tokens),
-            request.voices[text].reference,
-            chunks=self._chunks(request),
-            num_flow_steps=request.options.num_flow_steps,
-            generator=row_generator(request.seeds[text], part, "noise"),
-        )
+        pieces = self.s3gen.stream(chain([first], tokens), start, generator=generator)
         yield from hold_back((piece.flatten().float() for piece in pieces), self._end_samples)
 
 

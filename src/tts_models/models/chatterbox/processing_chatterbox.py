@@ -271,7 +271,7 @@ class ChatterboxProcessor(SpeechProcessorMixin, ProcessorMixin):
             language = self.default_language if language is None else language
             return None if language is None else language_code(language)
         if language is not None and language_code(language) != "en":
-            raise ValueError(f"`language` must be 'en', the only one of a {self.variant!r} model; got {language!r}.")
+            raise ValueError(f"`language` must be 'en', as the model is {self.variant!r}; got {language!r}.")
         return None
 
     @property
