@@ -4,12 +4,12 @@
     python conversion_scripts/convert_chatterbox_to_hf.py --input chatterbox --variant multilingual --output multi-hf
     python conversion_scripts/convert_chatterbox_to_hf.py --input chatterbox-turbo --output turbo-hf
 
-`--input` is a folder as published: `ResembleAI/chatterbox` holds the English and the multilingual model, `chatterbox-turbo`
-and `chatterbox-nano` one each. T3, the voice encoder and S3Gen become one set of weights; the tokenizer, the built-in
-voice (`conds.pt`) and the table of Chinese characters come along. `--t3` names another T3 file, such as a fine-tuned one
-for a single language. No configuration is published: sizes are read off the tensors. Every tensor must find its place
-with the right shape, or be on the list of unused ones; anything else is an error and leaves no output behind. Pickles
-are read with `weights_only=True`.
+`--input` is a folder as published: `ResembleAI/chatterbox` holds the English and the multilingual model,
+`chatterbox-turbo` and `chatterbox-nano` one each. T3, the voice encoder and S3Gen become one set of weights; the
+tokenizer, the built-in voice (`conds.pt`) and the table of Chinese characters come along. `--t3` names another T3 file
+(a fine-tuned one for a single language, say). No configuration is published: sizes are read off the tensors. Every
+tensor must find its place with the right shape, or be on the list of unused ones; anything else is an error and leaves
+no output behind. Pickles are read with `weights_only=True`.
 """
 
 import argparse
@@ -99,15 +99,19 @@ def backbone_arguments(upstream: StateDict) -> dict[str, Any]:
         }
     released = ChatterboxT3Config().backbone_config.to_dict()
     keys = shape_of(upstream, "tfmr.layers.0.self_attn.k_proj.weight")[0]
-    return released | common | {
-        "model_type": "llama",
-        "hidden_size": width,
-        "intermediate_size": shape_of(upstream, "tfmr.layers.0.mlp.gate_proj.weight")[0],
-        "num_hidden_layers": count_of(upstream, r"tfmr\.layers\.(\d+)\."),
-        "num_attention_heads": max(width // HEAD_DIM, 1),
-        "num_key_value_heads": max(keys // HEAD_DIM, 1),
-        "head_dim": min(width, HEAD_DIM),
-    }
+    return (
+        released
+        | common
+        | {
+            "model_type": "llama",
+            "hidden_size": width,
+            "intermediate_size": shape_of(upstream, "tfmr.layers.0.mlp.gate_proj.weight")[0],
+            "num_hidden_layers": count_of(upstream, r"tfmr\.layers\.(\d+)\."),
+            "num_attention_heads": max(width // HEAD_DIM, 1),
+            "num_key_value_heads": max(keys // HEAD_DIM, 1),
+            "head_dim": min(width, HEAD_DIM),
+        }
+    )
 
 
 def t3_config(upstream: StateDict, text_ends: tuple[int | None, int | None], num_codes: int) -> ChatterboxT3Config:
@@ -200,7 +204,9 @@ def find_variant(folder: Path) -> str:
     for variant, (names, _, _) in FILES.items():
         if any((folder / name).is_file() for name in names):
             return variant
-    raise ConversionError(f"{folder} holds no T3 that is known: name its variant with --variant and its file with --t3")
+    raise ConversionError(
+        f"{folder} holds no T3 that is known: name its variant with --variant and its file with --t3"
+    )
 
 
 def read_tokenizer(folder: Path, variant: str) -> tuple[PreTrainedTokenizerBase, tuple[int | None, int | None]]:
@@ -259,8 +265,8 @@ def build_processor(
     """The processor, with the voice and the table that the folder holds."""
     if len(tokenizer) > config.t3_config.text_vocab_size:
         raise ConversionError(
-            f"the tokenizer has {len(tokenizer)} tokens, T3 knows {config.t3_config.text_vocab_size}: they do not belong "
-            "together"
+            f"the tokenizer has {len(tokenizer)} tokens, T3 knows {config.t3_config.text_vocab_size}: they do not "
+            "belong together"
         )
     processor = ChatterboxProcessor.from_config(config, tokenizer)
     if (folder / VOICE_FILE).is_file():
@@ -349,9 +355,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     options = parse_arguments(arguments)
     try:
-        convert(
-            options.input, options.output, options.variant, options.t3, options.overwrite, options.max_shard_size
-        )
+        convert(options.input, options.output, options.variant, options.t3, options.overwrite, options.max_shard_size)
     except (ConversionError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

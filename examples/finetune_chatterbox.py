@@ -3,7 +3,7 @@
     python examples/finetune_chatterbox.py --model chatterbox-hf --data train.jsonl --output my_chatterbox
 
 Every line of `train.jsonl` is an object with `audio` and `text`, and, if wanted, `ref_audio` (another recording of the
-same speaker, which the model hears as the voice; the audio itself by default) and `language` (of a multilingual model).
+same speaker, heard by the model as the voice; the audio itself by default) and `language` (of a multilingual model).
 File names are relative to the file. Voice encoder and S3Gen stay as they are. Some rows lose their text, so that the
 model can still be guided by one. Train on a voice only with the consent of the person it belongs to.
 
@@ -78,7 +78,9 @@ def encode(
         tokens, lengths = tokenizer.tokenize([torch.from_numpy(samples).to(model.device)])
         if row["ref_audio"] not in voices:
             voices[row["ref_audio"]] = processor.prepare_voice(model, row["ref_audio"])
-        inputs = processor(text=row["text"], voice=voices[row["ref_audio"]], language=row["language"], split_long_text=False)
+        inputs = processor(
+            text=row["text"], voice=voices[row["ref_audio"]], language=row["language"], split_long_text=False
+        )
         text = inputs["input_ids"][0, inputs["attention_mask"][0].bool()]
         examples.append(
             {

@@ -263,7 +263,7 @@ class SpeechProcessorMixin:
             save_audio(target, self.finish_audio(waveform, rate), rate)
 
     def finish_audio(self, waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
-        """What is done to a whole float32 waveform `(samples,)` before it is written: nothing, unless a family says so."""
+        """What is done to a whole float32 waveform `(samples,)` before it is written; families may override it."""
         return waveform
 
 

@@ -35,7 +35,11 @@ def t3_shapes(variant: str) -> dict[str, tuple[int, ...]]:
         "cond_enc.spkr_enc.bias": (WIDTH,),
     }
     if is_gpt2:
-        shapes |= {"tfmr.wte.weight": (TEXT[variant], WIDTH), "tfmr.wpe.weight": (512, WIDTH), "speech_head.bias": (speech,)}
+        shapes |= {
+            "tfmr.wte.weight": (TEXT[variant], WIDTH),
+            "tfmr.wpe.weight": (512, WIDTH),
+            "speech_head.bias": (speech,),
+        }
         block = {
             "ln_1.weight": (WIDTH,), "ln_1.bias": (WIDTH,), "ln_2.weight": (WIDTH,), "ln_2.bias": (WIDTH,),
             "attn.c_attn.weight": (WIDTH, 3 * WIDTH), "attn.c_attn.bias": (3 * WIDTH,),
@@ -46,7 +50,11 @@ def t3_shapes(variant: str) -> dict[str, tuple[int, ...]]:
         norm = {"tfmr.ln_f.weight": (WIDTH,), "tfmr.ln_f.bias": (WIDTH,)}
         return shapes | norm | {f"tfmr.h.{n}.{name}": shape for n in range(2) for name, shape in block.items()}
     block = {f"self_attn.{name}_proj.weight": (WIDTH, WIDTH) for name in "qkvo"}
-    block |= {"mlp.gate_proj.weight": (48, WIDTH), "mlp.up_proj.weight": (48, WIDTH), "mlp.down_proj.weight": (WIDTH, 48)}
+    block |= {
+        "mlp.gate_proj.weight": (48, WIDTH),
+        "mlp.up_proj.weight": (48, WIDTH),
+        "mlp.down_proj.weight": (WIDTH, 48),
+    }
     block |= {"input_layernorm.weight": (WIDTH,), "post_attention_layernorm.weight": (WIDTH,)}
     shapes |= {f"tfmr.layers.{n}.{name}": shape for n in range(2) for name, shape in block.items()}
     attention = "cond_enc.perceiver.attn."
@@ -90,7 +98,10 @@ def write_released(folder: Path, variant: str, pickles: bool = False) -> Path:
         load_tokenizer().backend_tokenizer.save(str(folder / tokenizer_name))
     (folder / "Cangjie5_TC.json").write_text(json.dumps(["日\ta"]))
     voice = prepared_voice()
-    width, bins = s3gen["flow.spk_embed_affine_layer.weight"].shape[1], s3gen["flow.spk_embed_affine_layer.bias"].shape[0]
+    width, bins = (
+        s3gen["flow.spk_embed_affine_layer.weight"].shape[1],
+        s3gen["flow.spk_embed_affine_layer.bias"].shape[0],
+    )
     voice.reference_embedding, voice.reference_features = torch.ones(width), torch.zeros(14, bins)
     t3 = {
         "speaker_emb": voice.speaker_embedding[None],

@@ -162,7 +162,9 @@ def run_generation(case: ReferenceCase) -> Iterator[Check]:
         yield compare("ids_first_top50", ids.cpu()[kept], expected[kept])
 
 
-@reference_runner("chatterbox_t3", kinds=("t3_forward_loss*",), needs=("inputs.text_token_lens", "outputs.next_speech"))
+@reference_runner(
+    "chatterbox_t3", kinds=("t3_forward_loss*",), needs=("inputs.text_token_lens", "outputs.next_speech")
+)
 def run_loss(case: ReferenceCase) -> Iterator[Check]:
     """Scores of a padded batch, and the cross entropies over them, shifted and, as upstream's code has it, not."""
     t3 = build_t3(case)

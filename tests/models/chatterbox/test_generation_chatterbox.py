@@ -19,7 +19,9 @@ SHORT = {"max_new_tokens": 12, "flow_attention": "chunked"}
 STOP = CODES + 1
 
 
-def speak(model: ChatterboxForConditionalGeneration, kind: str, text: Any = "One, two.", **options: Any) -> SpeechOutput:
+def speak(
+    model: ChatterboxForConditionalGeneration, kind: str, text: Any = "One, two.", **options: Any
+) -> SpeechOutput:
     voice = options.pop("voice", None)
     return model.generate(**Tester().processor(kind)(text=text, voice=voice), **{"seed": 0} | SHORT | options)
 
@@ -105,7 +107,11 @@ def test_greedy_speech_needs_no_seed(kind: str) -> None:
 
 
 def test_end_of_every_row_is_its_own(kind: str) -> None:
-    model, texts, seeds = Tester().model(kind=kind), ["One, two.", "A longer text, of one sentence.", "Three."], [0, 1, 2]
+    model, texts, seeds = (
+        Tester().model(kind=kind),
+        ["One, two.", "A longer text, of one sentence.", "Three."],
+        [0, 1, 2],
+    )
     voices = [prepared_voice(0), prepared_voice(1, 5, 4), prepared_voice(2, 9, 6)]
     together = speak(model, kind, texts, voice=voices, seed=seeds, logits_processor=[Ends()])
     assert together.finish_reason == ["stop"] * 3

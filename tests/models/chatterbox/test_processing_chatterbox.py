@@ -31,7 +31,9 @@ def test_english_text_stands_between_start_and_stop() -> None:
 def test_turbo_keeps_tags_and_adds_no_ends() -> None:
     processor = Tester().processor("turbo")
     ids = processor.text_ids("[laugh] ok")
-    assert words(processor, ids) == "[laugh]Ġok." and ids[0] == load_tokenizer("turbo").convert_tokens_to_ids("[laugh]")
+    assert words(processor, ids) == "[laugh]Ġok." and ids[0] == load_tokenizer("turbo").convert_tokens_to_ids(
+        "[laugh]"
+    )
 
 
 @pytest.mark.parametrize("kind", ["english", "turbo"])
@@ -134,7 +136,9 @@ def test_turbo_brings_recordings_to_one_loudness() -> None:
 
 def test_voices_of_different_kinds_share_a_batch() -> None:
     processor = Tester().processor()
-    inputs = processor(text=["Hi."] * 3, voice=[prepared_voice(0, 9, 7), (recording(), 24000), prepared_voice(1, 4, 3)])
+    inputs = processor(
+        text=["Hi."] * 3, voice=[prepared_voice(0, 9, 7), (recording(), 24000), prepared_voice(1, 4, 3)]
+    )
     assert inputs["voice_values_mask"].any(1).tolist() == [False, True, False]
     assert inputs["speaker_embeddings"].any(1).tolist() == [True, False, True]
     assert inputs["prompt_tokens"].ge(0).sum(1).tolist() == [9, 0, 4]
@@ -211,7 +215,9 @@ def test_files_are_written_without_the_package(package, monkeypatch) -> None:
 
 def test_training_batch_is_what_generation_reads() -> None:
     config, voices = Tester().config().t3_config, [prepared_voice(0), prepared_voice(1, 4)]
-    batch = training_batch(config, [[4, 20, 0], [4, 21, 22, 23, 0]], [torch.tensor([7, 8, 9]), torch.tensor([5])], voices)
+    batch = training_batch(
+        config, [[4, 20, 0], [4, 21, 22, 23, 0]], [torch.tensor([7, 8, 9]), torch.tensor([5])], voices
+    )
     assert batch["speech_ids"].tolist() == [[6561, 7, 8, 9, 6562], [6561, 5, 6562, 0, 0]]
     assert batch["labels"].tolist() == [[6561, 7, 8, 9, 6562], [6561, 5, 6562, -100, -100]]
     assert batch["text_labels"][0].tolist() == [4, 20, 0, -100, -100]

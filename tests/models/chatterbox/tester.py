@@ -83,7 +83,9 @@ def load_tokenizer(kind: str = "english") -> PreTrainedTokenizerFast:
         tokenizer.decoder = decoders.ByteLevel()
         tokenizer.add_special_tokens([TURBO_TOKENS[0]])
         tokenizer.add_tokens([AddedToken(TURBO_TOKENS[1], normalized=False)])
-        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=TURBO_TOKENS[0], pad_token=TURBO_TOKENS[0])
+        return PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, eos_token=TURBO_TOKENS[0], pad_token=TURBO_TOKENS[0]
+        )
     vocabulary = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *LETTERS))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
@@ -218,7 +220,10 @@ class Tester(SpeakingModelTester):
             "no prompt": (lambda: model.generate(), "input_ids"),
             "a list": (lambda: generate(input_ids=[1, 2]), "input_ids"),
             "an empty prompt": (lambda: generate(input_ids=ids[:, :0]), "input_ids"),
-            "a text without its start": (lambda: generate(input_ids=ids[:, 1:], attention_mask=None), "between the ids"),
+            "a text without its start": (
+                lambda: generate(input_ids=ids[:, 1:], attention_mask=None),
+                "between the ids",
+            ),
             "ids that do not exist": (lambda: generate(input_ids=ids + 1000), "input_ids"),
             "a text longer than the positions": (
                 lambda: generate(input_ids=ids.repeat(1, 100), attention_mask=None),

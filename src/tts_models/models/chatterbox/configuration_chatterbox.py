@@ -118,7 +118,7 @@ class ChatterboxT3Config(PreTrainedConfig):
             kind = given.get("model_type", "llama")
             if kind not in BACKBONES:
                 raise ValueError(f"`backbone_config` must be of type {' or '.join(BACKBONES)}; got {kind!r}.")
-            # Text and speech have ids of their own; those that the library would take for granted lie outside the table.
+            # Text and speech have ids of their own; those that the library takes for granted lie outside the table.
             given = given | {"bos_token_id": None, "eos_token_id": None}
             given = BACKBONES[kind](**{name: value for name, value in given.items() if name != "model_type"})
         self.backbone_config = given

@@ -104,7 +104,7 @@ class ChatterboxGenerationMixin(SpeechGenerationMixin, GenerationMixin):
                 upstream, `"chunked"` as streams need it; `"auto"` is full here).
 
         Returns:
-            [`SpeechOutput`]; `audio_codes[text][part]` holds the speech tokens, `sequences` all picked ids of each part.
+            [`SpeechOutput`]; `audio_codes[text][part]` holds the speech tokens, `sequences` all picked ids of a part.
 
         Raises:
             ValueError: an argument does not fit; named with what was given and what is allowed.
@@ -128,8 +128,8 @@ class ChatterboxGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         Speak every text of the batch, handing out the sound while it is generated.
 
         The arguments are `generate`'s, checked at once, before the first chunk is asked for. S3Gen's attention is
-        chunked here: the chunks of a row, joined, are the audio of `generate(…, flow_attention="chunked")` for the same
-        seed. All texts advance together, part by part.
+        chunked here: the chunks of a row, joined, are the audio of `generate(…, flow_attention="chunked")` for the
+        same seed. All texts advance together, part by part.
 
         Yields:
             [`SpeechChunk`] with one row per text; a row that is complete yields nothing more.
@@ -195,9 +195,7 @@ class ChatterboxGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         exaggeration = exaggeration_rows(config.exaggeration, len(counts))
         token_limits(self.config.t3_config, config, [len(text) for text in texts])
         voices = [self._voice_of(checked, row) for row in range(len(counts))]
-        request = ChatterboxRequest(
-            texts, counts, seeds, voices, exaggeration, [], config, options, is_chunked
-        )
+        request = ChatterboxRequest(texts, counts, seeds, voices, exaggeration, [], config, options, is_chunked)
         lengths = [self._prompt_length(len(text), request, row) for row, text in enumerate(texts)]
         request.limits = token_limits(self.config.t3_config, config, lengths)
         return request
@@ -355,8 +353,8 @@ class ChatterboxGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         cut = sum(reason == "length" for reason in reasons.values())
         if cut:
             logger.warning(
-                "%d of %d parts reached the limit of tokens before their end: the speech may be cut or have gone astray. "
-                "Raise `max_new_tokens`, or speak shorter parts.",
+                "%d of %d parts reached the limit of tokens before their end: the speech may be cut or have gone "
+                "astray. Raise `max_new_tokens`, or speak shorter parts.",
                 cut,
                 len(reasons),
             )
@@ -390,7 +388,9 @@ class ChatterboxGenerationMixin(SpeechGenerationMixin, GenerationMixin):
             feed = TokenFeed(self._decode_tokens(request, parts), len(parts))
             texts = [request.parts[part][0] for part in parts]
             speaking = {
-                row: self._stream_part(started[text], feed.tokens(row), row_generator(request.seeds[text], number, "noise"))
+                row: self._stream_part(
+                    started[text], feed.tokens(row), row_generator(request.seeds[text], number, "noise")
+                )
                 for row, text in enumerate(texts)
             }
             while speaking:

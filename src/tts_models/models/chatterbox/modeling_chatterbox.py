@@ -108,10 +108,10 @@ class ChatterboxPreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
 # trf-ignore: TRF057
 class ChatterboxForConditionalGeneration(ChatterboxPreTrainedModel, ChatterboxGenerationMixin):
     """
-    The Chatterbox text-to-speech model: `t3` writes the speech tokens that `s3gen` makes audible; `voice_encoder`, with
-    parts of `s3gen`, turns a recording into a voice. [`~ChatterboxGenerationMixin.generate`] speaks,
-    [`~ChatterboxGenerationMixin.generate_stream`] speaks while it generates, and `forward` with `labels` is the training
-    loss of T3.
+    The Chatterbox text-to-speech model: `t3` writes the speech tokens that `s3gen` makes audible; `voice_encoder`,
+    with parts of `s3gen`, turns a recording into a voice. [`~ChatterboxGenerationMixin.generate`] speaks,
+    [`~ChatterboxGenerationMixin.generate_stream`] speaks while it generates, and `forward` with `labels` is the
+    training loss of T3.
 
     `voice_encoder` and `s3gen` are frozen.
     """
@@ -258,7 +258,9 @@ class ChatterboxT3Model(ChatterboxPreTrainedModel):
             embeds = embeds.masked_fill(drop_text.to(embeds.device)[:, None, None].bool(), 0.0)
         if self.text_position_embedding is None:
             return embeds
-        return embeds + self.text_position_embedding(_positions("input_ids", input_ids, attention_mask, self.text_room))
+        return embeds + self.text_position_embedding(
+            _positions("input_ids", input_ids, attention_mask, self.text_room)
+        )
 
     def embed_speech(
         self,
@@ -306,13 +308,14 @@ class ChatterboxT3Model(ChatterboxPreTrainedModel):
         Returns:
             The rows `(batch, length, hidden_size)`, and int64 `(batch, length)`, 0 where a row is padding.
         """
-        prompt, mask = None, None
+        prompt, mask, bias = None, None, None
         if prompt_tokens is not None and prompt_tokens.shape[1]:
             mask = (prompt_tokens >= 0).long()
             prompt = self.embed_speech(prompt_tokens.clamp(min=0), mask)
+            bias = self.conditioning.attention_bias(prompt, mask)
         if exaggeration is None:
             exaggeration = speaker_embeddings.new_full(speaker_embeddings.shape[:1], DEFAULT_EXAGGERATION)
-        return self.conditioning(speaker_embeddings, prompt, mask, exaggeration)
+        return self.conditioning(speaker_embeddings, prompt, mask, bias, exaggeration)
 
     # trf-ignore: TRF057
     @can_return_tuple
@@ -472,23 +475,40 @@ class ChatterboxConditioning(nn.Module):
     def __init__(self, config: ChatterboxT3Config) -> None:
         super().__init__()
         self.speaker_projection = nn.Linear(config.speaker_embed_size, config.hidden_size)
-        self.perceiver = ChatterboxPerceiver(config) if config.use_perceiver else None
-        self.emotion_projection = nn.Linear(1, config.hidden_size, bias=False) if config.use_emotion else None
+        self.perceiver = self.emotion_projection = None
+        # CODEPATH: the English and multilingual checkpoints have a perceiver; Turbo and Nano read the prompt itself.
+        if config.use_perceiver:
+            self.perceiver = ChatterboxPerceiver(config)
+        # CODEPATH: the English and multilingual checkpoints take exaggeration; Turbo and Nano do not.
+        if config.use_emotion:
+            self.emotion_projection = nn.Linear(1, config.hidden_size, bias=False)
+
+    def attention_bias(self, prompt: torch.Tensor, prompt_mask: torch.LongTensor) -> torch.Tensor | None:
+        """What the perceiver needs to pass over the padding of `prompt` `(batch, length, hidden_size)`."""
+        if self.perceiver is None:
+            return None
+        return create_bidirectional_mask(
+            config=self.perceiver.attention.config,
+            inputs_embeds=self.perceiver.query.expand(len(prompt), -1, -1),
+            attention_mask=prompt_mask,
+            encoder_hidden_states=prompt,
+        )
 
     def forward(
         self,
         speaker_embeddings: torch.Tensor,
         prompt: torch.Tensor | None,
         prompt_mask: torch.Tensor | None,
+        attention_bias: torch.Tensor | None,
         exaggeration: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See [`ChatterboxT3Model.embed_voice`]; `prompt` is `(batch, length, hidden_size)`, with its mask."""
+        """See [`ChatterboxT3Model.embed_voice`]; `prompt` is `(batch, length, hidden_size)`, with mask and bias."""
         weight = self.speaker_projection.weight
         rows = [self.speaker_projection(speaker_embeddings.to(weight))[:, None]]
         masks = [torch.ones_like(rows[0][..., 0], dtype=torch.long)]
         if prompt is not None:
             if self.perceiver is not None:
-                prompt = self.perceiver(prompt, prompt_mask)
+                prompt = self.perceiver(prompt, attention_bias)
                 prompt_mask = torch.ones_like(prompt[..., 0], dtype=torch.long)
             rows.append(prompt)
             masks.append(prompt_mask)
@@ -506,10 +526,10 @@ class ChatterboxPerceiver(nn.Module):
         self.query = nn.Parameter(torch.zeros(1, config.perceiver_queries, config.hidden_size))
         self.attention = ChatterboxPerceiverAttention(config)
 
-    def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """`(batch, length, hidden_size)` and its mask to `(batch, perceiver_queries, hidden_size)`."""
+    def forward(self, hidden_states: torch.Tensor, attention_bias: torch.Tensor | None = None) -> torch.Tensor:
+        """`(batch, length, hidden_size)` and the bias of its padding to `(batch, perceiver_queries, hidden_size)`."""
         queries = self.query.expand(hidden_states.shape[0], -1, -1)
-        summary = self.attention(queries, hidden_states, attention_mask)
+        summary = self.attention(queries, hidden_states, attention_bias)
         return self.attention(summary, summary)
 
 
@@ -532,24 +552,16 @@ class ChatterboxPerceiverAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(
-        self, queries: torch.Tensor, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None
+        self, queries: torch.Tensor, hidden_states: torch.Tensor, attention_bias: torch.Tensor | None = None
     ) -> torch.Tensor:
         normed = self.norm(hidden_states)
-        mask = None
-        if attention_mask is not None:
-            mask = create_bidirectional_mask(
-                config=self.config,
-                inputs_embeds=queries,
-                attention_mask=attention_mask,
-                encoder_hidden_states=hidden_states,
-            )
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         attended, _ = attend(
             self,
             self._split(self.q_proj(self.norm(queries))),
             self._split(self.k_proj(normed)),
             self._split(self.v_proj(normed)),
-            mask,
+            attention_bias,
             dropout=self.dropout if self.training else 0.0,
             scaling=self.scaling,
             is_causal=False,
@@ -614,15 +626,20 @@ class ChatterboxVoiceEncoder(ChatterboxPreTrainedModel):
             raise ValueError(
                 f"`input_features` must have the shape (batch, frames, {bands}); got {tuple(input_features.shape)}."
             )
-        lengths = [input_features.shape[1]] * len(input_features)
+        windows = [self._windows(row) for row in self._recordings(input_features, attention_mask)]
+        embeds = self.embed_windows(torch.cat(windows).to(self.projection.weight))
+        means = torch.stack([rows.mean(0) for rows in embeds.split([len(each) for each in windows])])
+        return ChatterboxVoiceEncoderOutput(speaker_embeddings=F.normalize(means, dim=-1))
+
+    @staticmethod
+    def _recordings(features: torch.Tensor, attention_mask: torch.LongTensor | None) -> list[torch.Tensor]:
+        """The frames of each recording, without padding."""
+        lengths = [features.shape[1]] * len(features)
         if attention_mask is not None:
             lengths = attention_mask.sum(-1).tolist()
         if min(lengths) < 1:
             raise ValueError("`input_features` must hold at least one frame per recording.")
-        windows = [self._windows(row[:length]) for row, length in zip(input_features, lengths, strict=True)]
-        embeds = self.embed_windows(torch.cat(windows).to(self.projection.weight))
-        means = torch.stack([rows.mean(0) for rows in embeds.split([len(each) for each in windows])])
-        return ChatterboxVoiceEncoderOutput(speaker_embeddings=F.normalize(means, dim=-1))
+        return [row[:length] for row, length in zip(features, lengths, strict=True)]
 
     def _windows(self, frames: torch.Tensor) -> torch.Tensor:
         """`(frames, bands)` to overlapping windows `(windows, window_frames, bands)`, the last one padded."""

@@ -194,7 +194,7 @@ class ChatterboxProcessor(SpeechProcessorMixin, ProcessorMixin):
                 own voice when not given.
             language: Name or ISO code, for all texts or one each; of a multilingual model.
             sampling_rate: Rate in Hz of recordings given as arrays.
-            split_long_text: Whether a text longer than `max_part_characters` is spoken in parts, cut between sentences.
+            split_long_text: Whether a text longer than `max_part_characters` is spoken in parts, cut at sentences.
             return_tensors: Only `"pt"`.
 
         Returns:
@@ -314,8 +314,8 @@ class ChatterboxProcessor(SpeechProcessorMixin, ProcessorMixin):
         if isinstance(audio, str | PathLike):
             if not Path(audio).is_file():
                 raise ValueError(
-                    f"`voice` {str(audio)!r} is no file: a recording ({', '.join(AUDIO_SUFFIXES)}) or a prepared voice "
-                    "(.safetensors) is needed."
+                    f"`voice` {str(audio)!r} is no file: a recording ({', '.join(AUDIO_SUFFIXES)}) or a prepared "
+                    "voice (.safetensors) is needed."
                 )
             samples, _ = load_audio(audio, self.sampling_rate)
         else:

@@ -43,7 +43,7 @@ class ChatterboxOptions:
         num_flow_steps (`int`, *optional*):
             Steps of S3Gen's flow; by default its own (10, or 2 for a mean-flow model).
         flow_chunks (`S3GenChunks`, *optional*):
-            How a stream (and `flow_attention="chunked"`) divides the tokens; by default S3Gen's 25, a short chunk first.
+            How a stream (and `flow_attention="chunked"`) divides the tokens; by default in S3Gen's 25s.
         part_gap (`float`, *optional*, defaults to 0.15):
             Silence between the parts of one text, in seconds.
         alignment_rule (`bool`, *optional*, defaults to `False`):

@@ -216,7 +216,9 @@ def cangjie_codes(entries: list[str]) -> dict[str, str]:
         codes[character] = code
         shared.setdefault(code, []).append(character)
     places = {character: shared[code].index(character) for character, code in codes.items()}
-    return {character: code + (str(places[character]) if places[character] else "") for character, code in codes.items()}
+    return {
+        character: code + (str(places[character]) if places[character] else "") for character, code in codes.items()
+    }
 
 
 def chinese_codes(text: str, cangjie: Mapping[str, str] | None) -> str:

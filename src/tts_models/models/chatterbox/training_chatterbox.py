@@ -77,7 +77,9 @@ def _speech_ids(config: ChatterboxT3Config, tokens: torch.LongTensor) -> torch.L
     room = config.max_speech_positions
     if tokens.dim() != 1 or not len(tokens) or (room is not None and len(tokens) + 2 > room):
         limit = "any number" if room is None else f"at most {room - 2}"
-        raise ValueError(f"`speech_tokens` must be 1-D with at least one and {limit} of ids; got {tuple(tokens.shape)}.")
+        raise ValueError(
+            f"`speech_tokens` must be 1-D with at least one and {limit} of ids; got {tuple(tokens.shape)}."
+        )
     if not 0 <= int(tokens.min()) <= int(tokens.max()) < config.num_speech_codes:
         raise ValueError(f"`speech_tokens` must hold ids in 0…{config.num_speech_codes - 1}.")
     start, stop = config.start_speech_token_id, config.stop_speech_token_id

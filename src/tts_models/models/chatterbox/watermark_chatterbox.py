@@ -24,7 +24,7 @@ logger = logging.get_logger(__name__)
 
 @lru_cache(maxsize=1)
 def load_watermarker() -> Any:
-    """The watermarker, with `apply_watermark(waveform, sample_rate=)`; `None` where the package is missing or broken."""
+    """The watermarker, with `apply_watermark(waveform, sample_rate=)`; `None` without the package."""
     try:
         import perth
     except ImportError:
