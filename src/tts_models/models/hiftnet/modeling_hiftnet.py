@@ -43,8 +43,10 @@ class HiFTNetOutput(ModelOutput):
 
     waveform (`torch.FloatTensor` of shape `(batch, frames * hop_length)`):
         Audio in ± `config.audio_limit`, float32, zero after a row's end.
-    source (`torch.FloatTensor` of shape `(batch, 1, frames * hop_length)`): The source that it was made from.
-    f0 (`torch.FloatTensor` of shape `(batch, frames)`): Predicted fundamental frequency, in Hz.
+    source (`torch.FloatTensor` of shape `(batch, 1, frames * hop_length)`):
+        The source that it was made from.
+    f0 (`torch.FloatTensor` of shape `(batch, frames)`):
+        Predicted fundamental frequency, in Hz.
     """
 
     waveform: torch.FloatTensor | None = None

@@ -46,11 +46,14 @@ class S3TokenizerOutput(ModelOutput):
     r"""
     Output of [`S3TokenizerModel`].
 
-    speech_tokens (`torch.LongTensor` of shape `(batch, tokens)`): Token ids in 0 … 6560, 0 after a row's end.
-    speech_token_lengths (`torch.LongTensor` of shape `(batch,)`): Valid tokens per row.
+    speech_tokens (`torch.LongTensor` of shape `(batch, tokens)`):
+        Token ids in 0 … 6560, 0 after a row's end.
+    speech_token_lengths (`torch.LongTensor` of shape `(batch,)`):
+        Valid tokens per row.
     latents (`torch.FloatTensor` of shape `(batch, tokens, num_digits)`):
         The quantizer's input in (-1, 1): rounded, plus 1, it is a token's digits to base 3. Gradients flow through it.
-    last_hidden_state (`torch.FloatTensor` of shape `(batch, tokens, hidden_size)`): Output of the last layer.
+    last_hidden_state (`torch.FloatTensor` of shape `(batch, tokens, hidden_size)`):
+        Output of the last layer.
     """
 
     speech_tokens: torch.LongTensor | None = None
