@@ -247,6 +247,34 @@ def test_speaks_on_cuda(tmp_path: Path, dtype: torch.dtype) -> None:
     assert streamed.shape == (1, 8640) and streamed.isfinite().all()
 
 
+@pytest.mark.parametrize("chunks", [None, S3GenChunks(4)])
+def test_buckets_of_graphs_change_nothing(model: S3GenModel, chunks: S3GenChunks | None) -> None:
+    tokens, reference, lengths = random_tokens(2, 9), voice(model.config), torch.tensor([9, 4])
+    bucketed = Tester().model().use_cuda_graphs(bucket_frames=50)
+    shapes: list[int] = []
+    hook = bucketed.flow.decoder.estimator.register_forward_pre_hook(lambda _, x: shapes.append(x[0].shape[1]))
+    given = {"ref_dict": reference, "speech_token_lens": lengths, "finalize": True, "chunks": chunks}
+    expected = model(tokens, **given, generator=generators(2))
+    assert torch.allclose(bucketed(tokens, **given, generator=generators(2)), expected, atol=1e-5)
+    assert set(shapes) == {50}
+    hook.remove()
+    bucketed.use_cuda_graphs(None)
+    assert torch.equal(bucketed(tokens, **given, generator=generators(2)), expected)
+    with pytest.raises(ValueError, match="bucket_frames"):
+        bucketed.use_cuda_graphs(0)
+
+
+@pytest.mark.gpu
+def test_graphs_on_cuda_change_nothing() -> None:
+    model, tokens = Tester().model().cuda(), random_tokens(2, 9)
+    given = {"ref_dict": voice(model.config), "finalize": True}
+    expected = model(tokens, **given, generator=generators(2))
+    model.use_cuda_graphs()
+    for _ in range(3):  # the first call records
+        assert torch.allclose(model(tokens, **given, generator=generators(2)), expected, atol=1e-3)
+    assert model(tokens[:, :4], **given).isfinite().all()  # the same bucket
+
+
 # Streaming
 
 

@@ -403,6 +403,26 @@ class S3GenModel(S3GenPreTrainedModel):
         self.flow.decoder.estimator.to(dtype)
         return self
 
+    def use_cuda_graphs(self, bucket_frames: int | None = 128) -> "S3GenModel":
+        """Launch each step of the flow as one CUDA graph, recorded once per batch size and length bucket.
+
+        It changes nothing on other devices, but for the padding to whole buckets, and nothing in streams.
+
+        Args:
+            bucket_frames (`int`, *optional*, defaults to 128):
+                Frames (20 ms, prompt included) that lengths are rounded up to; `None` ends it.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: if `bucket_frames` is not positive.
+        """
+        if bucket_frames is not None and bucket_frames < 1:
+            raise ValueError(f"`bucket_frames` must be at least 1 or `None`, got {bucket_frames}.")
+        self.flow.decoder.use_graphs(bucket_frames)
+        return self
+
     # Helpers
 
     def _check_tokens(self, tokens: Any, lengths: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ...acceleration.cuda_graphs import GraphedFunction
 from ...streaming.history import History
 from .chunks_s3gen import ChunkMask
 from .configuration_s3gen import S3GenConfig
@@ -60,6 +61,7 @@ class S3GenDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.estimator = S3GenEstimator(config)
+        self.use_graphs(None)
 
     def time_steps(self, steps: int, device: torch.device) -> torch.Tensor:
         """The times `(steps + 1,)` from 0 to 1, float32."""
@@ -108,26 +110,48 @@ class S3GenDecoder(nn.Module):
         Returns:
             `torch.Tensor` of shape `(batch, frames, mel_bins)`: Mel frames, float32.
         """
-        batch_size, frames = noise.shape[:2]
+        frames = noise.shape[1]
         given = torch.cat([encoded, speaker[:, None].expand(-1, frames, -1), condition], dim=-1)
         given = given.to(self.estimator.dtype)
+        state = noise.float()
+        if self.graphed_estimator is not None and histories is None:
+            state, given, attention_mask = self._fill_bucket(state, given, attention_mask)
         if plan.guidance:
             given = torch.cat([given, torch.zeros_like(given)])
             attention_mask = attention_mask if attention_mask is None else attention_mask.repeat(2, 1, 1, 1)
-        state = noise.float()
         for step, (time, end) in enumerate(zip(plan.times[:-1], plan.times[1:], strict=True)):
             repeated = state.to(given.dtype).repeat(plan.copies, 1, 1)
-            velocity = self.estimator(
-                torch.cat([repeated, given], dim=-1),
-                plan.shifts[:, step : step + 1],
-                attention_mask,
-                None if histories is None else histories[step],
-            ).float()
+            inputs = (torch.cat([repeated, given], dim=-1), plan.shifts[:, step : step + 1], attention_mask)
+            if histories is not None:
+                velocity = self.estimator(*inputs, histories[step]).float()
+            else:
+                velocity = (self.graphed_estimator or self.estimator)(*inputs).float()
             if plan.guidance:
-                guided, unguided = velocity.split(batch_size)
+                guided, unguided = velocity.chunk(2)
                 velocity = (1 + plan.guidance) * guided - plan.guidance * unguided
             state = state + (end - time) * velocity
-        return state
+        return state[:, :frames]
+
+    def use_graphs(self, bucket_frames: int | None) -> None:
+        """Run the estimator through CUDA graphs, on inputs padded to multiples of `bucket_frames`; `None` ends it."""
+        self.bucket_frames, self.graphed_estimator = bucket_frames, None
+        if bucket_frames is not None:
+            estimator = self.estimator
+            self.graphed_estimator = GraphedFunction(
+                lambda *inputs: estimator(*inputs), lambda: estimator.final_proj.weight.data_ptr()
+            )
+
+    def _fill_bucket(
+        self, state: torch.Tensor, given: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The inputs, padded at the end by frames that nothing attends to."""
+        frames = state.shape[1]
+        missing = -frames % self.bucket_frames
+        if attention_mask is None:
+            attention_mask = given.new_zeros(state.shape[0], 1, 1, frames)
+        rows = missing if attention_mask.shape[2] > 1 else 0
+        attention_mask = F.pad(attention_mask, (0, missing, 0, rows), value=0.5 * torch.finfo(given.dtype).min)
+        return F.pad(state, (0, 0, 0, missing)), F.pad(given, (0, 0, 0, missing)), attention_mask
 
     def loss(
         self,
