@@ -12,7 +12,7 @@ class History:
 
     An attention layer sees the whole past, or a last part of it.
 
-    Room is reserved ahead and doubled when it is full, so that a new piece does not move everything kept.
+    Room is reserved ahead, a quarter more whenever it is full, so that a piece does not move everything kept.
 
     Args:
         batch_size: Rows of every piece.
@@ -43,7 +43,7 @@ class History:
         if buffer is None:
             buffer = key.new_empty(2, *key.shape[:2], 2 * new, key.shape[3])
         elif filled + new > buffer.shape[3]:
-            buffer = self._reserve(buffer[..., :filled, :], 2 * (filled + new))
+            buffer = self._reserve(buffer[..., :filled, :], filled + new + max(filled // 4, new))
         buffer[0, :, :, filled : filled + new] = key
         buffer[1, :, :, filled : filled + new] = value
         self._buffers[layer], self._filled[layer] = buffer, filled + new

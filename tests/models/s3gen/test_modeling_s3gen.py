@@ -220,6 +220,8 @@ def test_half_precision_keeps_ids_and_parts(tmp_path: Path, dtype: torch.dtype) 
     assert (mels[0] - mels[1]).norm() < 0.1 * mels[0].norm()
     waveform, _ = half.inference(tokens, ref_dict=references[1])
     assert waveform.dtype == torch.float32 and waveform.isfinite().all()
+    streamed = torch.cat(list(half.stream(tokens[0].tolist(), references[1])), dim=1)
+    assert streamed.shape == waveform.shape and streamed.isfinite().all()
 
 
 def test_estimator_in_half_precision(model: S3GenModel) -> None:
