@@ -24,9 +24,10 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import cached_file, logging
 
-from ...audio import AUDIO_SUFFIXES, check_waveform, load_audio, resample
+from ...audio import resample
 from ...audio.loudness import normalize_loudness
 from ...speech_generation import SpeechProcessorMixin
+from ...speech_inputs import check_texts, read_recording, spread
 from ...text import neutralize_tokens, split_text
 from .configuration_chatterbox import VARIANTS, ChatterboxConfig
 from .feature_extraction_chatterbox import ChatterboxFeatureExtractor
@@ -205,9 +206,9 @@ class ChatterboxProcessor(SpeechProcessorMixin, ProcessorMixin):
         """
         if return_tensors != "pt":
             raise ValueError(f"`return_tensors` must be 'pt'; got {return_tensors!r}.")
-        texts = self._check_texts(text)
-        languages = [self._language(each) for each in _spread("language", language, len(texts))]
-        voices = _spread("voice", voice, len(texts))
+        texts = check_texts(text, self.max_text_characters)
+        languages = [self._language(each) for each in spread("language", language, len(texts))]
+        voices = spread("voice", voice, len(texts))
         rows, counts = [], []
         for each, code in zip(texts, languages, strict=True):
             is_long = split_long_text and len(each) > self.max_part_characters
@@ -253,19 +254,6 @@ class ChatterboxProcessor(SpeechProcessorMixin, ProcessorMixin):
 
     # Texts
 
-    def _check_texts(self, text: Any) -> list[str]:
-        texts = [text] if isinstance(text, str) else text
-        if not isinstance(texts, list | tuple) or not texts or not all(isinstance(each, str) for each in texts):
-            raise ValueError(f"`text` must be a string or a list of at least one; got {text!r:.80}.")
-        for row, each in enumerate(texts):
-            if not any(character.isalnum() for character in each):
-                raise ValueError(f"`text` {row} holds nothing to say: {each!r:.80}.")
-            if len(each) > self.max_text_characters:
-                raise ValueError(
-                    f"`text` {row} has {len(each)} characters; at most {self.max_text_characters} are allowed."
-                )
-        return list(texts)
-
     def _language(self, language: str | None) -> str | None:
         if self.variant == "multilingual":
             language = self.default_language if language is None else language
@@ -310,33 +298,11 @@ class ChatterboxProcessor(SpeechProcessorMixin, ProcessorMixin):
         }
 
     def _load_recording(self, audio: Any, sampling_rate: int | None) -> np.ndarray:
-        """A recording as float32 `(samples,)` at the rate of the speech."""
-        if isinstance(audio, str | PathLike):
-            if not Path(audio).is_file():
-                raise ValueError(
-                    f"`voice` {str(audio)!r} is no file: a recording ({', '.join(AUDIO_SUFFIXES)}) or a prepared "
-                    "voice (.safetensors) is needed."
-                )
-            samples, _ = load_audio(audio, self.sampling_rate)
-        else:
-            samples = self._check_array(audio, sampling_rate)
-        seconds = len(samples) / self.sampling_rate
-        if not self.min_voice_seconds <= seconds <= MAX_VOICE_SECONDS:
-            raise ValueError(
-                f"`voice` lasts {seconds:.2f} s; {self.min_voice_seconds:g} s to {MAX_VOICE_SECONDS} s are allowed."
-            )
+        """A recording as float32 `(samples,)` at the rate of the speech, at the level that the model expects."""
+        samples = read_recording(audio, sampling_rate, self.sampling_rate, self.min_voice_seconds, MAX_VOICE_SECONDS)
         if self.target_loudness is not None:
             samples = normalize_loudness(samples, self.sampling_rate, self.target_loudness)
         return samples
-
-    def _check_array(self, audio: Any, sampling_rate: int | None) -> np.ndarray:
-        if isinstance(audio, tuple) and len(audio) == 2 and isinstance(audio[1], int):
-            audio, sampling_rate = audio
-        if not isinstance(audio, np.ndarray | torch.Tensor):
-            raise ValueError(f"`voice` must be a path, an array or a `ChatterboxVoice`; got {type(audio).__name__}.")
-        if sampling_rate is None:
-            raise ValueError("`sampling_rate` is needed for a `voice` that is an array.")
-        return resample(check_waveform(audio, "voice"), sampling_rate, self.sampling_rate)
 
     # Watermark
 
@@ -380,15 +346,6 @@ class ChatterboxProcessor(SpeechProcessorMixin, ProcessorMixin):
         if table is not None:
             processor.cangjie_table = json.loads(Path(table).read_text(encoding="utf-8"))
         return processor
-
-
-def _spread(name: str, value: Any, rows: int) -> list[Any]:
-    """One value per row: a list gives one each, anything else is for all."""
-    if not isinstance(value, list):
-        return [value] * rows
-    if len(value) != rows:
-        raise ValueError(f"`{name}` holds {len(value)} entries for {rows} texts: pass one, or one each.")
-    return value
 
 
 _MASK_NAMES = {

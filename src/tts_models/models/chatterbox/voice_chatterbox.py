@@ -16,10 +16,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from ...speech_inputs import read_voice_file
 
 
 _FORMAT = "tts_models.chatterbox.voice"
@@ -106,19 +107,10 @@ class ChatterboxVoice:
             FileNotFoundError: there is no such file.
             ValueError: the file holds something else.
         """
-        from safetensors import SafetensorError, safe_open
-
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no voice file {str(path)!r}.")
+        tensors, _ = read_voice_file(path, _FORMAT)
         names = {each.name for each in fields(cls)}
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except SafetensorError as error:
-            raise ValueError(f"`path` {str(path)!r} is not a safetensors file: {error}") from error
-        if metadata.get("format") != _FORMAT or set(tensors) != names:
-            raise ValueError(f"`path` {str(path)!r} holds no prepared voice of Chatterbox.")
+        if set(tensors) != names:
+            raise ValueError(f"`path` {str(path)!r} must hold {sorted(names)}; it holds {sorted(tensors)}.")
         return cls(**tensors)
 
 
