@@ -47,7 +47,7 @@ class TokenFeed:
 
 
 def hold_back(pieces: Iterable[Any], samples: int) -> Iterator[Any]:
-    """Pieces of a waveform `(samples,)` with its last `samples` left out; at least one sample stays.
+    """Pieces of a waveform `(samples,)` with its last `samples` left out.
 
     Args:
         pieces: 1-D tensors.

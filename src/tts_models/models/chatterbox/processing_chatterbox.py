@@ -31,6 +31,7 @@ from ...speech_inputs import check_texts, read_recording, spread
 from ...text import neutralize_tokens, split_text
 from .configuration_chatterbox import VARIANTS, ChatterboxConfig
 from .feature_extraction_chatterbox import ChatterboxFeatureExtractor
+from .request_chatterbox import PREPARED, RECORDED
 from .text_chatterbox import cangjie_codes, language_code, normalize_punctuation, prepare_multilingual
 from .voice_chatterbox import ChatterboxVoice
 from .watermark_chatterbox import load_watermarker
@@ -152,23 +153,7 @@ class ChatterboxProcessor(SpeechProcessorMixin, ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """What `__call__` may return and `generate` takes."""
-        return [
-            "input_ids",
-            "attention_mask",
-            "part_counts",
-            "speaker_embeddings",
-            "prompt_tokens",
-            "reference_tokens",
-            "reference_features",
-            "reference_features_mask",
-            "reference_embeddings",
-            "voice_values",
-            "voice_values_mask",
-            "prompt_values",
-            "prompt_values_mask",
-            "voice_features",
-            "voice_features_mask",
-        ]
+        return ["input_ids", "attention_mask", "part_counts", *PREPARED, *RECORDED]
 
     @property
     def sampling_rate(self) -> int:

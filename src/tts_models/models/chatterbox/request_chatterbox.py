@@ -14,12 +14,13 @@
 """What a call of Chatterbox' `generate` asks for, checked before any heavy work."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor
 
+from ...speech_generation import take_options
 from ..s3gen import S3GenChunks
 from .alignment_chatterbox import WATCHED_HEADS
 from .configuration_chatterbox import ChatterboxConfig, ChatterboxT3Config
@@ -77,9 +78,7 @@ class ChatterboxOptions:
     @classmethod
     def take_from(cls, kwargs: dict[str, Any]) -> tuple["ChatterboxOptions", dict[str, Any]]:
         """The options among `kwargs`, and the other keywords."""
-        names = {each.name for each in fields(cls)}
-        rest = {name: value for name, value in kwargs.items() if name not in names}
-        return cls(**{name: value for name, value in kwargs.items() if name in names}), rest
+        return take_options(cls, kwargs)
 
 
 @dataclass
@@ -310,6 +309,8 @@ def exaggeration_rows(value: Any, rows: int) -> list[float]:
 
 
 __all__ = [
+    "PREPARED",
+    "RECORDED",
     "ChatterboxOptions",
     "ChatterboxRequest",
     "check_inputs",
