@@ -153,7 +153,9 @@ def estimator_operations(model: S3GenModel, inputs: dict[str, torch.Tensor], ste
     estimator, config = model.flow.decoder.estimator, model.config
     frames = 2 * (inputs["tokens"].shape[1] + inputs["prompt_token"].shape[1])
     rows = inputs["tokens"].shape[0] * (1 if config.meanflow else 2)
-    weights = sum(p.numel() for name, p in estimator.named_parameters() if not name.startswith(("time", "mlp")))
+    weights = sum(
+        p.numel() for name, p in estimator.named_parameters() if not name.startswith("time") and ".mlp." not in name
+    )
     layers = (config.decoder_num_mid_blocks + 2) * config.decoder_n_blocks
     attention = 4 * frames * config.decoder_num_heads * config.decoder_attention_head_dim * layers
     return float(steps * rows * frames * (2 * weights + attention))
