@@ -258,23 +258,24 @@ class ShardedWriter:
         self.folder = folder
         self.max_shard_size = max_shard_size
         self._pending: dict[str, torch.Tensor] = {}
+        self._pending_size = 0
         self._shards: list[list[str]] = []
         self._total_size = 0
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
         """Takes one tensor; a full shard is written first."""
         size = tensor.numel() * tensor.element_size()
-        pending = sum(t.numel() * t.element_size() for t in self._pending.values())
-        if self._pending and pending + size > self.max_shard_size:
+        if self._pending and self._pending_size + size > self.max_shard_size:
             self._write_shard()
         # A clone frees a slice from the storage of the tensor it was cut from.
         self._pending[name] = tensor.contiguous() if tensor.is_contiguous() else tensor.clone()
+        self._pending_size += size
         self._total_size += size
 
     def _write_shard(self) -> None:
         self._shards.append(list(self._pending))
         save_file(self._pending, self._part(len(self._shards)), metadata={"format": "pt"})
-        self._pending = {}
+        self._pending, self._pending_size = {}, 0
 
     def _part(self, number: int) -> Path:
         return self.folder / f"model-{number:05d}.part"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # Models whose checkpoints another model's script converts as well: model -> name in the script's file name.
-CONVERTED_BY: dict[str, str] = {}
+CONVERTED_BY: dict[str, str] = {"campplus": "s3gen", "hiftnet": "s3gen", "s3_tokenizer": "s3gen"}
 
 
 def model_folders(root: Path) -> list[Path]:

@@ -14,6 +14,34 @@ __version__ = "0.1.0"
 
 # Module -> the public names it defines, imported at first use.
 _PUBLIC_NAMES = {
+    "models.campplus": [
+        "CAMPPlusConfig",
+        "CAMPPlusFeatureExtractor",
+        "CAMPPlusModel",
+        "CAMPPlusOutput",
+        "CAMPPlusPreTrainedModel",
+    ],
+    "models.chatterbox": [
+        "ChatterboxConfig",
+        "ChatterboxFeatureExtractor",
+        "ChatterboxForConditionalGeneration",
+        "ChatterboxOutput",
+        "ChatterboxPreTrainedModel",
+        "ChatterboxProcessor",
+        "ChatterboxT3Config",
+        "ChatterboxT3Model",
+        "ChatterboxVoice",
+        "ChatterboxVoiceEncoder",
+        "ChatterboxVoiceEncoderConfig",
+    ],
+    "models.hiftnet": [
+        "HiFTNetConfig",
+        "HiFTNetFeatureExtractor",
+        "HiFTNetModel",
+        "HiFTNetOutput",
+        "HiFTNetPreTrainedModel",
+        "HiFTNetStream",
+    ],
     "models.maya1": ["Maya1Config", "Maya1ForConditionalGeneration", "Maya1PreTrainedModel", "Maya1Processor"],
     "models.qwen3_tts": [
         "Qwen3TTSCodePredictor",
@@ -43,6 +71,24 @@ _PUBLIC_NAMES = {
         "Qwen3TTSTokenizerOutput",
         "Qwen3TTSTokenizerPreTrainedModel",
     ],
+    "models.s3gen": [
+        "S3GenChunks",
+        "S3GenConfig",
+        "S3GenModel",
+        "S3GenOutput",
+        "S3GenPreTrainedModel",
+        "S3GenStream",
+        "drop_invalid_tokens",
+        "load_s3gen_reference",
+        "save_s3gen_reference",
+    ],
+    "models.s3_tokenizer": [
+        "S3TokenizerConfig",
+        "S3TokenizerFeatureExtractor",
+        "S3TokenizerModel",
+        "S3TokenizerOutput",
+        "S3TokenizerPreTrainedModel",
+    ],
     "models.snac": [
         "SnacConfig",
         "SnacDecoderOutput",
@@ -58,6 +104,34 @@ _PUBLIC_NAMES = {
 _MODULE_OF = {name: module for module, names in _PUBLIC_NAMES.items() for name in names}
 
 if TYPE_CHECKING:
+    from .models.campplus import (
+        CAMPPlusConfig,
+        CAMPPlusFeatureExtractor,
+        CAMPPlusModel,
+        CAMPPlusOutput,
+        CAMPPlusPreTrainedModel,
+    )
+    from .models.chatterbox import (
+        ChatterboxConfig,
+        ChatterboxFeatureExtractor,
+        ChatterboxForConditionalGeneration,
+        ChatterboxOutput,
+        ChatterboxPreTrainedModel,
+        ChatterboxProcessor,
+        ChatterboxT3Config,
+        ChatterboxT3Model,
+        ChatterboxVoice,
+        ChatterboxVoiceEncoder,
+        ChatterboxVoiceEncoderConfig,
+    )
+    from .models.hiftnet import (
+        HiFTNetConfig,
+        HiFTNetFeatureExtractor,
+        HiFTNetModel,
+        HiFTNetOutput,
+        HiFTNetPreTrainedModel,
+        HiFTNetStream,
+    )
     from .models.maya1 import Maya1Config, Maya1ForConditionalGeneration, Maya1PreTrainedModel, Maya1Processor
     from .models.qwen3_tts import (
         Qwen3TTSCodePredictor,
@@ -87,6 +161,24 @@ if TYPE_CHECKING:
         Qwen3TTSTokenizerOutput,
         Qwen3TTSTokenizerPreTrainedModel,
     )
+    from .models.s3_tokenizer import (
+        S3TokenizerConfig,
+        S3TokenizerFeatureExtractor,
+        S3TokenizerModel,
+        S3TokenizerOutput,
+        S3TokenizerPreTrainedModel,
+    )
+    from .models.s3gen import (
+        S3GenChunks,
+        S3GenConfig,
+        S3GenModel,
+        S3GenOutput,
+        S3GenPreTrainedModel,
+        S3GenStream,
+        drop_invalid_tokens,
+        load_s3gen_reference,
+        save_s3gen_reference,
+    )
     from .models.snac import (
         SnacConfig,
         SnacDecoderOutput,
@@ -115,7 +207,29 @@ def __dir__() -> list[str]:
 register_models()
 
 __all__ = [
+    "CAMPPlusConfig",
+    "CAMPPlusFeatureExtractor",
+    "CAMPPlusModel",
+    "CAMPPlusOutput",
+    "CAMPPlusPreTrainedModel",
+    "ChatterboxConfig",
+    "ChatterboxFeatureExtractor",
+    "ChatterboxForConditionalGeneration",
+    "ChatterboxOutput",
+    "ChatterboxPreTrainedModel",
+    "ChatterboxProcessor",
+    "ChatterboxT3Config",
+    "ChatterboxT3Model",
+    "ChatterboxVoice",
+    "ChatterboxVoiceEncoder",
+    "ChatterboxVoiceEncoderConfig",
     "DEFAULT_VOICE",
+    "HiFTNetConfig",
+    "HiFTNetFeatureExtractor",
+    "HiFTNetModel",
+    "HiFTNetOutput",
+    "HiFTNetPreTrainedModel",
+    "HiFTNetStream",
     "Maya1Config",
     "Maya1ForConditionalGeneration",
     "Maya1PreTrainedModel",
@@ -144,6 +258,20 @@ __all__ = [
     "Qwen3TTSTokenizerOutput",
     "Qwen3TTSTokenizerPreTrainedModel",
     "Qwen3TTSVoice",
+    "S3GenChunks",
+    "S3GenConfig",
+    "S3GenModel",
+    "S3GenOutput",
+    "S3GenPreTrainedModel",
+    "S3GenStream",
+    "drop_invalid_tokens",
+    "load_s3gen_reference",
+    "save_s3gen_reference",
+    "S3TokenizerConfig",
+    "S3TokenizerFeatureExtractor",
+    "S3TokenizerModel",
+    "S3TokenizerOutput",
+    "S3TokenizerPreTrainedModel",
     "SnacConfig",
     "SnacDecoderOutput",
     "SnacEncoderOutput",

@@ -20,6 +20,25 @@ logger = logging.getLogger(__name__)
 
 # Model type -> Auto class -> our class. Every model folder under `models/` has an entry.
 REGISTERED_MODELS: dict[str, dict[str, str]] = {
+    "campplus": {
+        "AutoConfig": "CAMPPlusConfig",
+        "AutoModel": "CAMPPlusModel",
+        "AutoProcessor": "CAMPPlusFeatureExtractor",
+        "AutoFeatureExtractor": "CAMPPlusFeatureExtractor",
+    },
+    "chatterbox": {
+        "AutoConfig": "ChatterboxConfig",
+        "AutoModel": "ChatterboxForConditionalGeneration",
+        "AutoModelForTextToWaveform": "ChatterboxForConditionalGeneration",
+        "AutoProcessor": "ChatterboxProcessor",
+        "AutoFeatureExtractor": "ChatterboxFeatureExtractor",
+    },
+    "hiftnet": {
+        "AutoConfig": "HiFTNetConfig",
+        "AutoModel": "HiFTNetModel",
+        "AutoProcessor": "HiFTNetFeatureExtractor",
+        "AutoFeatureExtractor": "HiFTNetFeatureExtractor",
+    },
     "maya1": {
         "AutoConfig": "Maya1Config",
         "AutoModel": "Maya1ForConditionalGeneration",
@@ -39,6 +58,16 @@ REGISTERED_MODELS: dict[str, dict[str, str]] = {
         "AutoModel": "Qwen3TTSTokenizerModel",
         "AutoProcessor": "Qwen3TTSTokenizerFeatureExtractor",
         "AutoFeatureExtractor": "Qwen3TTSTokenizerFeatureExtractor",
+    },
+    "s3gen": {
+        "AutoConfig": "S3GenConfig",
+        "AutoModel": "S3GenModel",
+    },
+    "s3_tokenizer": {
+        "AutoConfig": "S3TokenizerConfig",
+        "AutoModel": "S3TokenizerModel",
+        "AutoProcessor": "S3TokenizerFeatureExtractor",
+        "AutoFeatureExtractor": "S3TokenizerFeatureExtractor",
     },
     "snac": {
         "AutoConfig": "SnacConfig",

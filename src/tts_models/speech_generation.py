@@ -3,9 +3,9 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -69,6 +69,21 @@ class SpeechChunk(ModelOutput):
     is_final: torch.BoolTensor | None = None
     sampling_rate: int | None = None
     finish_reason: list[str | None] | None = None
+
+
+Options = TypeVar("Options")
+
+
+def take_options(options_class: type[Options], kwargs: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
+    """The options of a family's `generate` among its keywords, and the other keywords.
+
+    Args:
+        options_class: A dataclass of options.
+        kwargs: All keywords.
+    """
+    names = {each.name for each in fields(options_class)}
+    rest = {name: value for name, value in kwargs.items() if name not in names}
+    return options_class(**{name: value for name, value in kwargs.items() if name in names}), rest
 
 
 def derive_seed(seed: int, *names: int | str) -> int:
@@ -255,11 +270,16 @@ class SpeechProcessorMixin:
         if len(paths) != len(waveforms):
             raise ValueError(f"`path` names {len(paths)} files for {len(waveforms)} rows of audio: pass one per row.")
         rate = sampling_rate or getattr(audio, "sampling_rate", None)
+        rate = rate or getattr(self, "sampling_rate", None)
         rate = rate or getattr(getattr(self, "feature_extractor", None), "sampling_rate", None)
         if rate is None:
             raise ValueError("`sampling_rate` is not known: pass it.")
         for waveform, target in zip(waveforms, paths, strict=True):
-            save_audio(target, waveform, rate)
+            save_audio(target, self.finish_audio(waveform, rate), rate)
+
+    def finish_audio(self, waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
+        """What is done to a whole float32 waveform `(samples,)` before it is written; families may override it."""
+        return waveform
 
 
 def _waveforms(audio: SpeechOutput | torch.Tensor | np.ndarray | Sequence[Any]) -> list[np.ndarray]:
@@ -286,4 +306,5 @@ __all__ = [
     "pad_waveforms",
     "resolve_row_seeds",
     "row_generator",
+    "take_options",
 ]

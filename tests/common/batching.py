@@ -36,7 +36,7 @@ class BatchingTests:
     def test_tuple_output_equals_dictionary_output(self, tester: ModelTester) -> None:
         model = tester.model()
         as_dictionary = model(**tester.inputs())
-        as_tuple = model(**tester.inputs(), return_dict=False)
+        as_tuple = model(**(tester.inputs() | {"return_dict": False}))
         assert isinstance(as_tuple, tuple)
         tensors = [value for value in as_tuple if isinstance(value, torch.Tensor)]
         expected = [value for value in as_dictionary.values() if isinstance(value, torch.Tensor)]

@@ -53,7 +53,8 @@ class SavingTests:
         assert len(_weight_files(tmp_path)) > 1
         index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
         assert set(index["weight_map"].values()) == set(_weight_files(tmp_path))
-        _assert_same_forward(tester, model, tester.model_class.from_pretrained(tmp_path))
+        # Where in a file a weight lies decides its alignment in memory, and with it the last bit of a product.
+        _assert_same_forward(tester, model, tester.model_class.from_pretrained(tmp_path), atol=1e-6)
 
     def test_saving_twice_writes_the_same_weights(self, tester: ModelTester, tmp_path: Path) -> None:
         tester.model().save_pretrained(tmp_path / "first")

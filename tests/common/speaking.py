@@ -163,7 +163,9 @@ class SpeakingFolderTests:
         model = AutoModelForTextToWaveform.from_pretrained(folder)
         assert type(processor) is type(tester.processor()) and type(model) is tester.model_class
         spoken = model.generate(**processor(text=[tester.text], voice=tester.voice), seed=0)
-        assert torch.equal(spoken.audio, speak(tester, tester.model(), [tester.text], [0]).audio)
+        expected = speak(tester, tester.model(), [tester.text], [0]).audio
+        # Loaded weights can lie in memory differently, which changes the order of some sums.
+        assert_close(spoken.audio, expected, 1e-6)
 
     def test_pipeline_speaks(self, tester: SpeakingModelTester, folder: Path) -> None:
         speaker = pipeline("text-to-speech", model=str(folder))

@@ -188,11 +188,12 @@ def write_stream(pieces: "Iterator[np.ndarray]") -> None:
         sys.stdout.buffer.flush()
 
 
-def write_file(pieces: "Iterator[np.ndarray]", path: Path, timing: SpeechTiming) -> None:
+def write_file(pieces: "Iterator[np.ndarray]", path: Path, timing: SpeechTiming, processor: "ProcessorMixin") -> None:
     """Writes the file after the last piece, so that a failure leaves none."""
     import numpy as np
 
-    save_audio(path, np.concatenate(list(pieces)), timing.sampling_rate)
+    waveform = np.concatenate(list(pieces))
+    save_audio(path, processor.finish_audio(waveform, timing.sampling_rate), timing.sampling_rate)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -214,7 +215,7 @@ def run(args: argparse.Namespace) -> None:
         write_stream(pieces)
         print(f"16-bit mono PCM: {timing}", file=sys.stderr)
     else:
-        write_file(pieces, path, timing)
+        write_file(pieces, path, timing, processor)
         print(f"{path}: {timing}")
 
 

@@ -15,7 +15,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from ...speech_generation import take_options
 from .audio_tokens_maya1 import UNPACK_POLICIES
 from .configuration_maya1 import Maya1Config
 
@@ -90,9 +91,7 @@ class SpeechOptions:
     @classmethod
     def take_from(cls, kwargs: dict[str, Any]) -> tuple["SpeechOptions", dict[str, Any]]:
         """The options among `kwargs`, and the other keywords."""
-        names = {each.name for each in fields(cls)}
-        rest = {name: value for name, value in kwargs.items() if name not in names}
-        return cls(**{name: value for name, value in kwargs.items() if name in names}), rest
+        return take_options(cls, kwargs)
 
 
 @dataclass

@@ -15,16 +15,14 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from transformers import AutoConfig, AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.utils import cached_file, logging
 
-from ...audio import AUDIO_SUFFIXES, check_waveform, load_audio, resample
 from ...speech_generation import SpeechProcessorMixin
+from ...speech_inputs import check_texts, read_recording, spread
 from ...text import neutralize_tokens
 from .configuration_qwen3_tts import MODEL_KINDS, Qwen3TTSConfig
 from .feature_extraction_qwen3_tts import Qwen3TTSFeatureExtractor
@@ -236,10 +234,10 @@ class Qwen3TTSProcessor(SpeechProcessorMixin, ProcessorMixin):
         if return_tensors != "pt":
             raise ValueError(f"`return_tensors` must be 'pt'; got {return_tensors!r}.")
         texts = self._check_texts(text)
-        voices = [self._resolve_voice(each, sampling_rate) for each in _spread("voice", voice, len(texts))]
-        transcripts = _spread("transcript", transcript, len(texts))
-        instructions = _spread("instruct", instruct, len(texts))
-        languages = _spread("language", language, len(texts))
+        voices = [self._resolve_voice(each, sampling_rate) for each in spread("voice", voice, len(texts))]
+        transcripts = spread("transcript", transcript, len(texts))
+        instructions = spread("instruct", instruct, len(texts))
+        languages = spread("language", language, len(texts))
         rows = [self._row(*each) for each in zip(texts, voices, transcripts, languages, instructions, strict=True)]
         return BatchFeature(_stack_rows(rows))
 
@@ -276,17 +274,7 @@ class Qwen3TTSProcessor(SpeechProcessorMixin, ProcessorMixin):
     # Texts
 
     def _check_texts(self, text: Any, name: str = "text") -> list[str]:
-        texts = [text] if isinstance(text, str) else text
-        if not isinstance(texts, list | tuple) or not texts or not all(isinstance(each, str) for each in texts):
-            raise ValueError(f"`{name}` must be a string or a list of at least one; got {text!r:.80}.")
-        for row, each in enumerate(texts):
-            if not any(character.isalnum() for character in each):
-                raise ValueError(f"`{name}` {row} holds nothing to say: {each!r:.80}.")
-            if len(each) > self.max_text_characters:
-                raise ValueError(
-                    f"`{name}` {row} has {len(each)} characters; at most {self.max_text_characters} are allowed."
-                )
-        return list(texts)
+        return check_texts(text, self.max_text_characters, name)
 
     def turn_ids(self, turn: str, text: str) -> list[int]:
         """Ids of one of the turns (`SPEECH_TURN`, …); control tokens inside `text` stay plain text."""
@@ -377,29 +365,8 @@ class Qwen3TTSProcessor(SpeechProcessorMixin, ProcessorMixin):
 
     def _load_recording(self, audio: Any, sampling_rate: int | None) -> torch.Tensor:
         """A recording as float32 `(samples,)` at the processor's rate."""
-        if isinstance(audio, str | PathLike):
-            if not Path(audio).is_file():
-                raise ValueError(
-                    f"`voice` {str(audio)!r} is no file: a 'base' model needs a recording "
-                    f"({', '.join(AUDIO_SUFFIXES)}) or a prepared voice (.safetensors)."
-                )
-            samples, _ = load_audio(audio, self.sampling_rate)
-        else:
-            samples = self._check_array(audio, sampling_rate)
-        if len(samples) > MAX_VOICE_SECONDS * self.sampling_rate:
-            raise ValueError(
-                f"`voice` lasts {len(samples) / self.sampling_rate:.0f} s; at most {MAX_VOICE_SECONDS} s are allowed."
-            )
+        samples = read_recording(audio, sampling_rate, self.sampling_rate, 0.0, MAX_VOICE_SECONDS)
         return self.feature_extractor.check_recording(samples, "voice")
-
-    def _check_array(self, audio: Any, sampling_rate: int | None) -> np.ndarray:
-        if isinstance(audio, tuple) and len(audio) == 2 and isinstance(audio[1], int):
-            audio, sampling_rate = audio
-        if not isinstance(audio, np.ndarray | torch.Tensor):
-            raise ValueError(f"`voice` must be a path, an array or a `Qwen3TTSVoice`; got {type(audio).__name__}.")
-        if sampling_rate is None:
-            raise ValueError("`sampling_rate` is needed for a `voice` that is an array.")
-        return resample(check_waveform(audio, "voice"), sampling_rate, self.sampling_rate)
 
 
 class _Voice:
@@ -413,15 +380,6 @@ class _Voice:
         waveform: torch.Tensor | None = None,
     ) -> None:
         self.speaker, self.description, self.prepared, self.waveform = speaker, description, prepared, waveform
-
-
-def _spread(name: str, value: Any, rows: int) -> list[Any]:
-    """One value per row: a list gives one each, anything else is for all."""
-    if not isinstance(value, list):
-        return [value] * rows
-    if len(value) != rows:
-        raise ValueError(f"`{name}` holds {len(value)} entries for {rows} texts: pass one, or one each.")
-    return value
 
 
 # Value of the padding, and of rows that lack an input which others have.

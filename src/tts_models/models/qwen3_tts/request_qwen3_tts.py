@@ -14,12 +14,13 @@
 """What a call of Qwen3-TTS' `generate` asks for, checked before any heavy work."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor
 
+from ...speech_generation import take_options
 from .configuration_qwen3_tts import Qwen3TTSConfig
 from .prompt_qwen3_tts import PromptRow
 
@@ -71,9 +72,7 @@ class Qwen3TTSOptions:
     @classmethod
     def take_from(cls, kwargs: dict[str, Any]) -> tuple["Qwen3TTSOptions", dict[str, Any]]:
         """The options among `kwargs`, and the other keywords."""
-        names = {each.name for each in fields(cls)}
-        rest = {name: value for name, value in kwargs.items() if name not in names}
-        return cls(**{name: value for name, value in kwargs.items() if name in names}), rest
+        return take_options(cls, kwargs)
 
 
 @dataclass

@@ -15,9 +15,10 @@
 
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 
 import torch
+
+from ...speech_inputs import read_voice_file
 
 
 _FORMAT = "tts_models.qwen3_tts.voice"
@@ -74,18 +75,9 @@ class Qwen3TTSVoice:
             FileNotFoundError: there is no such file.
             ValueError: the file holds something else.
         """
-        from safetensors import SafetensorError, safe_open
-
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no voice file {str(path)!r}.")
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except SafetensorError as error:
-            raise ValueError(f"`path` {str(path)!r} is not a safetensors file: {error}") from error
-        if metadata.get("format") != _FORMAT or "speaker_embedding" not in tensors:
-            raise ValueError(f"`path` {str(path)!r} holds no prepared voice of Qwen3-TTS.")
+        tensors, metadata = read_voice_file(path, _FORMAT)
+        if "speaker_embedding" not in tensors:
+            raise ValueError(f"`path` {str(path)!r} holds no `speaker_embedding`.")
         return cls(tensors["speaker_embedding"], tensors.get("reference_codes"), metadata.get("transcript"))
 
 

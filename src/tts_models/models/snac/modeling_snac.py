@@ -20,15 +20,17 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations, parametrize
 from transformers import initialization as init
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedAudioTokenizerBase
 from transformers.models.dac.modeling_dac import Snake1d
 from transformers.utils import ModelOutput, can_return_tuple
 
+from ...acceleration.attention import eager_attention_forward
 from ...loading import CompleteCheckpointMixin
+from ...streaming.generators import RowGenerators, resolve_row_generators
+from ...weight_norm import apply_weight_norm, remove_weight_norm
 from .configuration_snac import SnacConfig
-from .streaming_snac import RowGenerators, SnacDecoderStream, draw_decoder_noise, resolve_row_generators
+from .streaming_snac import SnacDecoderStream, draw_decoder_noise
 
 
 # trf-ignore: TRF057
@@ -161,24 +163,6 @@ class SnacDecoderBlock(nn.Module):
         if self.noise is not None and noise is not None:
             hidden_states = self.noise(hidden_states, noise)
         return self.res_unit3(self.res_unit2(self.res_unit1(hidden_states)))
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = F.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
 def rotate_half(hidden_states: torch.Tensor) -> torch.Tensor:
@@ -381,15 +365,11 @@ class SnacPreTrainedModel(CompleteCheckpointMixin, PreTrainedAudioTokenizerBase)
 
     def apply_weight_norm(self) -> None:
         """Split every convolution's weight into magnitude and direction, the form that upstream trains."""
-        for module in self.modules():
-            if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)) and not parametrize.is_parametrized(module):
-                parametrizations.weight_norm(module)
+        apply_weight_norm(self.modules())
 
     def remove_weight_norm(self) -> None:
         """Fuse magnitude and direction back into plain weights, the form that is stored."""
-        for module in self.modules():
-            if parametrize.is_parametrized(module, "weight"):
-                parametrize.remove_parametrizations(module, "weight")
+        remove_weight_norm(self.modules())
 
 
 # trf-ignore: TRF057

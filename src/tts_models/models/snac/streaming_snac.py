@@ -29,27 +29,6 @@ if TYPE_CHECKING:
     from .modeling_snac import SnacDecoderBlock, SnacLocalAttention, SnacModel, SnacResidualUnit
 
 
-RowGenerators = torch.Generator | Sequence[torch.Generator] | None
-
-
-def resolve_row_generators(generator: RowGenerators, batch_size: int) -> list[torch.Generator] | None:
-    """One CPU generator per row: those given, or rows seeded in order from a single one.
-
-    Raises:
-        ValueError: if a list does not hold `batch_size` generators.
-    """
-    if generator is None:
-        return None
-    if isinstance(generator, torch.Generator):
-        if batch_size == 1:
-            return [generator]
-        seeds = torch.randint(2**62, (batch_size,), generator=generator, device=generator.device).tolist()
-        return [torch.Generator().manual_seed(seed) for seed in seeds]
-    if len(generator) != batch_size:
-        raise ValueError(f"`generator` must hold one generator per row ({batch_size}), got {len(generator)}.")
-    return list(generator)
-
-
 def draw_decoder_noise(
     latents: torch.Tensor, ratios: Sequence[int], generators: list[torch.Generator] | None
 ) -> list[torch.Tensor]:
@@ -243,4 +222,4 @@ class SnacDecoderStream:
         return [block * self.noise_scale for block in noise]
 
 
-__all__ = ["SnacDecoderStream", "RowGenerators", "draw_decoder_noise", "resolve_row_generators"]
+__all__ = ["SnacDecoderStream", "draw_decoder_noise"]

@@ -1,0 +1,267 @@
+"""Runs the cases of Chatterbox: T3's conditioning, generation and loss, the voice encoder, the alignment rule."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import convert_chatterbox_to_hf as conversion
+import torch
+from torch.nn import functional as F
+from transformers import GenerationConfig
+
+from tests.common.reference import Check, ReferenceCase, compare, reference_runner
+from tests.models.qwen3_tts.reference import RecordedSampler
+from tts_models.acceleration.sampling import RowSampler
+from tts_models.models.chatterbox import (
+    ChatterboxFeatureExtractor,
+    ChatterboxT3Config,
+    ChatterboxT3Model,
+    ChatterboxVoiceEncoder,
+)
+from tts_models.models.chatterbox.alignment_chatterbox import AlignmentTracker
+from tts_models.models.chatterbox.decoding_chatterbox import TokenDecoding, build_prompt, score_processors
+
+
+# T3
+
+
+def t3_config(case: ReferenceCase) -> ChatterboxT3Config:
+    """The case's configuration; a case of released size has none, its sizes are read off the keys."""
+    with torch.device("meta"):
+        shapes = {name: torch.empty(shape) for name, shape in case.spec["keys"].items()}
+    is_gpt2 = "tfmr.wpe.weight" in shapes
+    if "config" not in case.spec:
+        return conversion.t3_config(shapes, (None, None) if is_gpt2 else (255, 0), 6561)
+    given = case.spec["config"]
+    positions = {name: shapes.get(f"{name}_pos_emb.emb.weight") for name in ("text", "speech")}
+    rooms = {f"max_{name}_positions": None if rows is None else len(rows) for name, rows in positions.items()}
+    perceiver = given.get("perceiver") or {}
+    return ChatterboxT3Config(
+        backbone_config=given["backbone"] | {"vocab_size": 1},
+        text_vocab_size=given["text_tokens_dict_size"],
+        start_text_token_id=None if is_gpt2 else given["start_text_token"],
+        stop_text_token_id=None if is_gpt2 else given["stop_text_token"],
+        speech_vocab_size=given["speech_tokens_dict_size"],
+        num_speech_codes=min(given["start_speech_token"], given["stop_speech_token"]),
+        start_speech_token_id=given["start_speech_token"],
+        stop_speech_token_id=given["stop_speech_token"],
+        num_start_tokens=1 if is_gpt2 else 2,
+        prompt_length=given["speech_cond_prompt_len"],
+        speaker_embed_size=given["speaker_embed_size"],
+        use_perceiver=given["use_perceiver_resampler"],
+        perceiver_queries=perceiver.get("queries", 32),
+        perceiver_heads=perceiver.get("heads", 4),
+        use_emotion=given["emotion_adv"],
+        speech_head_bias="speech_head.bias" in shapes,
+        **rooms,
+    )
+
+
+def build_t3(case: ReferenceCase) -> ChatterboxT3Model:
+    """The case's T3, filled in upstream's names and converted."""
+    with torch.device("meta"):
+        model = ChatterboxT3Model(t3_config(case))
+    # On `meta`, what is no weight has no value either: it comes from a model of the smallest kind.
+    weights = conversion.convert_t3(case.state_dict())
+    model.load_state_dict(weights, strict=True, assign=True)
+    materialize_buffers(model)
+    return model.eval().to(case.device)
+
+
+def materialize_buffers(model: ChatterboxT3Model) -> None:
+    """Give the tables that are computed, not stored, their values."""
+    backbone = model.backbone
+    if hasattr(backbone, "rotary_emb"):
+        backbone.rotary_emb = type(backbone.rotary_emb)(backbone.config)
+    for module in backbone.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta and name == "bias":
+                size = buffer.shape[-1]
+                module.register_buffer(name, torch.ones(size, size).tril().bool()[None, None], persistent=False)
+            elif buffer.is_meta and name == "masked_bias":
+                module.register_buffer(name, torch.tensor(-1e4), persistent=False)
+
+
+def voice_rows(case: ReferenceCase, t3: ChatterboxT3Model) -> torch.Tensor:
+    """What T3 reads of the case's voices, `(batch, length, hidden_size)`."""
+    degree = case.input("emotion_adv").flatten() if case.holds("inputs.emotion_adv") else None
+    return t3.embed_voice(case.input("speaker_emb"), case.input("cond_prompt_speech_tokens"), degree)[0]
+
+
+@reference_runner(
+    "chatterbox_t3", kinds=("t3_conditioning*",), needs=("inputs.speaker_emb", "outputs.cond", "outputs.embeds")
+)
+def run_conditioning(case: ReferenceCase) -> Iterator[Check]:
+    """The rows of a voice, and the prompt with and without its text, up to the first start of speech."""
+    t3 = build_t3(case)
+    voice = voice_rows(case, t3)
+    yield case.check("cond", voice, "cond")
+    prompt = build_prompt(t3, list(voice), list(case.input("text_tokens")), is_guided=t3.config.is_guided)
+    repeated = t3.config.num_start_tokens - 1
+    yield case.check("embeds", prompt.inputs_embeds[:, : prompt.inputs_embeds.shape[1] - repeated], "embeds")
+
+
+class Recorder(RowSampler):
+    """Passes scores on to a sampler and keeps the probabilities of the first and the last step."""
+
+    def __init__(self, sampler: RowSampler) -> None:
+        super().__init__(None, sampler.device)
+        self.sampler, self.first, self.last = sampler, None, None
+
+    def __call__(self, scores: torch.Tensor) -> torch.LongTensor:
+        self.last = scores.softmax(-1)
+        self.first = self.last if self.first is None else self.first
+        return self.sampler(scores)
+
+
+def generate(case: ReferenceCase, t3: ChatterboxT3Model, voice: torch.Tensor) -> tuple[list[int], Recorder]:
+    """The tokens that the case's arguments give, and what was seen on the way."""
+    arguments = dict(case.spec["arguments"])
+    is_turbo = "max_gen_len" in arguments
+    limit = arguments.pop("max_gen_len") + 1 if is_turbo else arguments.pop("max_new_tokens")
+    weight = arguments.pop("cfg_weight", 0.0)
+    config = GenerationConfig(**{"top_k": 0, "min_p": 0.0} | arguments, do_sample=True)
+    prompt = build_prompt(t3, list(voice), list(case.input("text_tokens")), is_guided=weight > 0)
+    sampler = RowSampler(None, t3.device)
+    if case.holds("inputs.uniforms"):
+        sampler = RecordedSampler(case.input("uniforms"))
+    recorder = Recorder(sampler)
+    decoding = TokenDecoding(
+        t3, prompt, score_processors(config, is_turbo), recorder, [limit], weight, penalize_start=not is_turbo
+    )
+    for _ in decoding:
+        pass
+    picked = decoding.picked[0]
+    if is_turbo and picked[-1] == t3.config.stop_speech_token_id:
+        picked = picked[:-1]
+    return picked, recorder
+
+
+@reference_runner("chatterbox_t3", kinds=("t3_*",), needs=("arguments", "inputs.speaker_emb", "outputs.tokens"))
+def run_generation(case: ReferenceCase) -> Iterator[Check]:
+    """Tokens of greedy or recorded sampling, with the probabilities of the first and the last step."""
+    t3 = build_t3(case)
+    voice = voice_rows(case, t3)
+    if case.holds("outputs.cond"):
+        expected = case.output("cond")  # a case of released size keeps every fourth column
+        stride = voice.shape[-1] // expected.shape[-1]
+        yield compare("cond", voice[..., ::stride], expected, case.tolerance("cond"))
+    if case.holds("outputs.embeds"):
+        prompt = build_prompt(t3, list(voice), list(case.input("text_tokens")), is_guided=False)
+        yield compare("embeds", prompt.inputs_embeds, case.output("embeds"), case.tolerance("embeds", "probs"))
+    tokens, recorder = generate(case, t3, voice)
+    yield case.check("tokens", torch.tensor([tokens]), "tokens")
+    for name in ("first", "last"):
+        if case.holds(f"outputs.probs_{name}"):
+            yield case.check(f"probs_{name}", getattr(recorder, name), "probs")
+    if case.holds("outputs.probs_first_top50"):
+        values, ids = recorder.first.topk(50)
+        yield case.check("probs_first_top50", values, "probs")
+        # What the filters left out is all zero: its order is nobody's choice.
+        kept = case.tensors["outputs.probs_first_top50"] > 0
+        expected = case.output("ids_first_top50")
+        yield compare("ids_first_top50", ids.cpu()[kept], expected[kept])
+
+
+@reference_runner(
+    "chatterbox_t3", kinds=("t3_forward_loss*",), needs=("inputs.text_token_lens", "outputs.next_speech")
+)
+def run_loss(case: ReferenceCase) -> Iterator[Check]:
+    """Scores of a padded batch, and the cross entropies over them, shifted and, as upstream's code has it, not."""
+    t3 = build_t3(case)
+    labels, inputs = {}, {}
+    for name in ("text", "speech"):
+        ids = case.input(f"{name}_tokens")
+        lengths = case.input(f"{name}_token_lens")
+        is_padding = torch.arange(ids.shape[1], device=ids.device) >= lengths[:, None]
+        inputs[name], labels[name] = ids, ids.masked_fill(is_padding, -100)
+    # Upstream masks no padding: without a mask, every position counts.
+    output = t3(
+        input_ids=inputs["text"],
+        speech_ids=inputs["speech"],
+        speaker_embeddings=case.input("speaker_emb"),
+        prompt_tokens=case.input("cond_prompt_speech_tokens"),
+        exaggeration=case.input("emotion_adv").flatten(),
+        labels=labels["speech"],
+        text_labels=labels["text"],
+    )
+    yield compare("loss", output.loss, case.output("next_text") + case.output("next_speech"), case.tolerance("loss"))
+    scores = {"text": output.text_logits, "speech": output.logits}
+    losses = {"text": output.text_loss, "speech": output.speech_loss}
+    for name in ("text", "speech"):
+        valid = (labels[name] >= 0)[..., None]
+        yield case.check(f"{name}_logits", scores[name] * valid, "logits")
+        yield case.check(f"next_{name}", losses[name], "loss")
+        unshifted = F.cross_entropy((scores[name] * valid).transpose(1, 2), labels[name], ignore_index=-100)
+        yield case.check(f"same_{name}", unshifted, "loss")
+
+
+# The voice encoder
+
+
+@reference_runner("chatterbox_t3", kinds=("voice_encoder*",), needs=("inputs.wav0", "outputs.embeds"))
+def run_voice_encoder(case: ReferenceCase) -> Iterator[Check]:
+    """Bounds of the voice, mel frames, windows, and the vectors of recordings and of their speaker."""
+    upstream = case.state_dict()
+    config = conversion.voice_encoder_config(upstream)
+    encoder = ChatterboxVoiceEncoder(config).eval().to(case.device)
+    encoder.load_state_dict(conversion.convert_voice_encoder(upstream), strict=True)
+    extractor, whole = ChatterboxFeatureExtractor(), ChatterboxFeatureExtractor(trim_decibels=None)
+    count = sum(name.startswith("inputs.wav") for name in case.tensors)
+    recordings = [case.input(f"wav{number}").cpu() for number in range(count)]
+    yield compare("trim_bounds", [list(extractor.trim_bounds(each)) for each in recordings], case.spec["trim_bounds"])
+    windows = [[frames, *window_sizes(encoder, frames)] for frames, _, _ in case.spec["windows"]]
+    yield compare("windows", windows, case.spec["windows"])
+    yield compare("frame_step", config.frame_step, case.spec["frame_step_rate_1.3"])
+    for number, recording in enumerate(recordings):
+        yield check_mel(case, f"mel{number}", extractor.mel(recording))
+
+    def embed(features: Any) -> torch.Tensor:
+        batch = {name: value.to(case.device) for name, value in features.items()}
+        return encoder(**batch).speaker_embeddings
+
+    embeds = embed(extractor(recordings))
+    yield case.check("embeds", embeds, "embeds")
+    yield case.check("embeds_without_trim", embed(whole(recordings)), "embeds")
+    yield case.check("speaker", F.normalize(embeds.mean(0), dim=-1), "embeds")
+    encoder.config.windows_per_second = None
+    yield case.check("embeds_rate_none", embed(extractor(recordings)), "embeds")
+
+
+def window_sizes(encoder: ChatterboxVoiceEncoder, frames: int) -> tuple[int, int]:
+    """Windows of a recording, and the frames that they cover."""
+    count = encoder.count_windows(frames)
+    return count, encoder.config.window_frames + encoder.config.frame_step * (count - 1)
+
+
+def check_mel(case: ReferenceCase, name: str, mel: torch.Tensor) -> Check:
+    """Frames against those of the case, which keeps the first bands or frames; the tolerance is mostly relative."""
+    expected = case.output(name)
+    actual = mel.cpu()[: expected.shape[0], : expected.shape[1]]
+    allowed = 1e-4 * expected.abs() + 1e-6
+    excess = ((actual - expected).abs() / allowed).max().item()
+    return compare(name, torch.tensor(excess).clamp(min=1.0), torch.tensor(1.0), 1e-9)
+
+
+# The alignment rule
+
+
+@reference_runner("chatterbox_t3", kinds=("alignment*",), needs=("text_len", "len_cond", "first_rows"))
+def run_alignment(case: ReferenceCase) -> Iterator[Check]:
+    """Scores and state after every step, on attention rows made as the case says."""
+    text, start = case.spec["text_len"], case.spec["len_cond"]
+    paths = [name.removeprefix("inputs.").removesuffix("_path") for name in case.tensors if name.endswith("_path")]
+    for path in sorted(paths):
+        tracker = AlignmentTracker(text, case.spec["eos_idx"])
+        scores, states = [], []
+        steps = zip(case.input(f"{path}_path").tolist(), case.input(f"{path}_tokens").tolist(), strict=True)
+        for step, (column, token) in enumerate(steps):
+            rows = torch.full((case.spec["first_rows"] if step == 0 else 1, case.spec["first_rows"] + step), 0.01)
+            rows[-1, start + column] = 0.9
+            if step == 0:
+                rows[-2, start] = 0.8
+                rows = rows[start + text :]
+            attention = rows[:, start : start + text]
+            scores.append(tracker(attention, torch.zeros(case.spec["vocab"]), token))
+            states.append([tracker.position, int(tracker.started), int(tracker.complete)])
+        yield case.check(f"{path}_logits", torch.stack(scores), "logits")
+        yield case.check(f"{path}_position_started_complete", torch.tensor(states), "logits")
