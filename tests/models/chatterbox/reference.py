@@ -60,7 +60,6 @@ def build_t3(case: ReferenceCase) -> ChatterboxT3Model:
     """The case's T3, filled in upstream's names and converted."""
     with torch.device("meta"):
         model = ChatterboxT3Model(t3_config(case))
-    # On `meta`, what is no weight has no value either: it comes from a model of the smallest kind.
     weights = conversion.convert_t3(case.state_dict())
     model.load_state_dict(weights, strict=True, assign=True)
     materialize_buffers(model)
@@ -81,10 +80,14 @@ def materialize_buffers(model: ChatterboxT3Model) -> None:
                 module.register_buffer(name, torch.tensor(-1e4), persistent=False)
 
 
+def exaggeration(case: ReferenceCase) -> torch.Tensor | None:
+    """The case's degrees of exaggeration, where it has any."""
+    return case.input("emotion_adv").flatten() if case.holds("inputs.emotion_adv") else None
+
+
 def voice_rows(case: ReferenceCase, t3: ChatterboxT3Model) -> torch.Tensor:
     """What T3 reads of the case's voices, `(batch, length, hidden_size)`."""
-    degree = case.input("emotion_adv").flatten() if case.holds("inputs.emotion_adv") else None
-    return t3.embed_voice(case.input("speaker_emb"), case.input("cond_prompt_speech_tokens"), degree)[0]
+    return t3.embed_voice(case.input("speaker_emb"), case.input("cond_prompt_speech_tokens"), exaggeration(case))[0]
 
 
 @reference_runner(
@@ -180,18 +183,21 @@ def run_loss(case: ReferenceCase) -> Iterator[Check]:
         speech_ids=inputs["speech"],
         speaker_embeddings=case.input("speaker_emb"),
         prompt_tokens=case.input("cond_prompt_speech_tokens"),
-        exaggeration=case.input("emotion_adv").flatten(),
+        exaggeration=exaggeration(case),
         labels=labels["speech"],
         text_labels=labels["text"],
     )
     yield compare("loss", output.loss, case.output("next_text") + case.output("next_speech"), case.tolerance("loss"))
-    scores = {"text": output.text_logits, "speech": output.logits}
+    # Beyond the lengths upstream scores a state of zeros.
+    nothing = torch.zeros(t3.config.hidden_size, device=t3.device)
+    scores = {}
+    for name, head, given in (("text", t3.text_head, output.text_logits), ("speech", t3.speech_head, output.logits)):
+        scores[name] = torch.where((labels[name] >= 0)[..., None], given, head(nothing))
     losses = {"text": output.text_loss, "speech": output.speech_loss}
     for name in ("text", "speech"):
-        valid = (labels[name] >= 0)[..., None]
-        yield case.check(f"{name}_logits", scores[name] * valid, "logits")
+        yield case.check(f"{name}_logits", scores[name], "logits")
         yield case.check(f"next_{name}", losses[name], "loss")
-        unshifted = F.cross_entropy((scores[name] * valid).transpose(1, 2), labels[name], ignore_index=-100)
+        unshifted = F.cross_entropy(scores[name].transpose(1, 2), labels[name], ignore_index=-100)
         yield case.check(f"same_{name}", unshifted, "loss")
 
 

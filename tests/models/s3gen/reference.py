@@ -57,6 +57,8 @@ def make_config(case: ReferenceCase) -> S3GenConfig:
     }
     fields |= {ours: estimator[name] for name, ours in ESTIMATOR_FIELDS.items() if name in estimator}
     fields |= {ours: upstream["cfm"][name] for name, ours in FLOW_FIELDS.items() if name in upstream.get("cfm", {})}
+    if "out_channels" in estimator:
+        fields["mel_bins"] = estimator["out_channels"]
     if "vocab_size" in upstream:
         fields |= {"vocab_size": upstream["vocab_size"], "speaker_embed_dim": upstream["spk_embed_dim"]}
     if "meanflow" in upstream or "meanflow" in case.kind:
@@ -202,6 +204,12 @@ def reference_of(case: ReferenceCase) -> dict[str, torch.Tensor]:
     return {name: case.input(name) for name in ("prompt_token", "prompt_token_len", "prompt_feat", "embedding")}
 
 
+def steps_of(case: ReferenceCase) -> int | None:
+    """Euler steps, which a case states in words; `None` for the model's default."""
+    stated = re.search(r"n_timesteps=(\d+)|(\d+) (?:[\w-]+ )?steps", case.spec["what"])
+    return int(stated[1] or stated[2]) if stated else None
+
+
 FLOW_INPUTS = ("inputs.token", "inputs.prompt_token", "inputs.prompt_feat", "inputs.embedding", "inputs.z")
 
 
@@ -210,13 +218,12 @@ def run_flow(case: ReferenceCase) -> Iterator[Check]:
     """Tokens after a prompt to mel frames, a batch compared inside each row's length."""
     model, tokens = make_model(case), case.input("token")
     lengths = case.input("token_len") if case.holds("inputs.token_len") else None
-    steps = re.search(r"(\d+) steps", case.spec["what"])
     mel = model(
         tokens,
         ref_dict=reference_of(case),
         speech_token_lens=lengths,
         noise=case.input("z"),
-        num_flow_steps=int(steps[1]) if steps else None,
+        num_flow_steps=steps_of(case),
         finalize=True,
     )
     expected = case.output("mel")
@@ -338,7 +345,13 @@ def run_embed_ref(case: ReferenceCase) -> Iterator[Check]:
 def run_whole(case: ReferenceCase) -> Iterator[Check]:
     """Tokens to mel, mel and stored source to waveform, and everything end to end."""
     model, vocoder_draws = whole_model(case), {name: case.input(name) for name in ("noise", "phase")}
-    mel = model(case.input("speech_tokens"), ref_dict=reference_of(case), noise=case.input("z"), finalize=True)
+    mel = model(
+        case.input("speech_tokens"),
+        ref_dict=reference_of(case),
+        noise=case.input("z"),
+        num_flow_steps=steps_of(case),
+        finalize=True,
+    )
     yield case.check("mel", mel)
     stored_mel, stored_source = case.output("mel").to(case.device), case.output("source").to(case.device)
     fade = model.fade_in(case.device)
