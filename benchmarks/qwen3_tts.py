@@ -198,7 +198,7 @@ def print_table(results: dict[str, Any], limits: dict[str, float], clock: str) -
             f"{1 / frame:.2f}",
             f"{base['frame'][clock] / frame:.2f}",
             f"{frame * FRAMES_PER_SECOND:.2f}"
-            + (f" ({result['stream'][clock]:.2f} with codec)" if "stream" in result else ""),
+            + (f" ({result['stream'][clock]:.2f} with prompt and codec)" if "stream" in result else ""),
             f"{limits[name] / frame:.0%}",
             f"{first:.2f}",
             f"{base['first_sound'][clock] / first:.1f}",

@@ -201,8 +201,8 @@ class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         Run the frame loop of `generate` and `generate_stream` through lean steps over caches that stay in place.
 
         Codes are the same with and without, up to rounding and but for `int8`. The joined weights take the place of
-        the separate ones in memory. Sampling, seeds and streams work as before; with own `logits_processor`s a call is
-        neither compiled nor captured.
+        the separate ones in memory. Sampling, seeds and streams work as before; a call with an own `logits_processor`
+        is neither compiled nor captured.
 
         Args:
             use_compile (`bool`, *optional*, defaults to `False`):
