@@ -1,6 +1,8 @@
-"""A function over fixed tensors, recorded once as a CUDA graph and replayed with a single launch."""
+"""Functions recorded as CUDA graphs, replayed with a single launch: over fixed tensors, or a graph per input shape."""
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 
 import torch
 
@@ -34,4 +36,54 @@ class CapturedCall:
         self.graph.replay()
 
 
-__all__ = ["CapturedCall"]
+@dataclass
+class _Recording:
+    inputs: list[torch.Tensor]
+    output: torch.Tensor | None = None
+    replay: CapturedCall | None = None
+
+
+class GraphedFunction:
+    """Calls `function` through CUDA graphs; on other devices it calls it as it is.
+
+    The function must take tensors only, return one tensor, and do the same kernels whatever the tensors hold. Give it
+    few shapes: pad to buckets.
+
+    Args:
+        function: What is called.
+        version: Changes when a recording is no longer valid, such as the address of a weight.
+        max_graphs: Recordings kept; the one unused for longest goes first.
+    """
+
+    def __init__(
+        self, function: Callable[..., torch.Tensor], version: Callable[[], Hashable], max_graphs: int = 16
+    ) -> None:
+        self.function, self.version, self.max_graphs = function, version, max_graphs
+        self._recordings: OrderedDict[Hashable, _Recording] = OrderedDict()
+
+    def __call__(self, *tensors: torch.Tensor) -> torch.Tensor:
+        """The function's result, which the next call does not overwrite."""
+        if tensors[0].device.type != "cuda" or torch.is_grad_enabled():
+            return self.function(*tensors)
+        key = (self.version(), tensors[0].device, *((tensor.shape, tensor.dtype) for tensor in tensors))
+        recording = self._recordings.pop(key, None) or self._record(tensors)
+        self._recordings[key] = recording
+        if len(self._recordings) > self.max_graphs:
+            self._recordings.popitem(last=False)
+        for kept, tensor in zip(recording.inputs, tensors, strict=True):
+            kept.copy_(tensor)
+        recording.replay()
+        return recording.output.clone()
+
+    def _record(self, tensors: tuple[torch.Tensor, ...]) -> _Recording:
+        recording = _Recording([tensor.clone() for tensor in tensors])
+
+        def call() -> None:
+            # The last call is the recorded one: its output is what a replay writes.
+            recording.output = self.function(*recording.inputs)
+
+        recording.replay = CapturedCall(call, tensors[0].device)
+        return recording
+
+
+__all__ = ["CapturedCall", "GraphedFunction"]

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...acceleration.cuda_graphs import GraphedFunction
+from ...acceleration.cuda_graph import GraphedFunction
 from ...streaming.history import History
 from .chunks_s3gen import ChunkMask
 from .configuration_s3gen import S3GenConfig
