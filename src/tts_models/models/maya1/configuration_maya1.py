@@ -178,6 +178,11 @@ class Maya1Config(PreTrainedConfig):
         )
 
     @property
+    def marker_ids(self) -> list[int]:
+        """Ids that the model writes between frames: the end of the speech, and where the next unit of text follows."""
+        return [each for each in (self.end_of_speech_token_id, self.next_text_token_id) if each is not None]
+
+    @property
     def audio_token_layout(self) -> AudioTokenLayout:
         """The mapping between token ids and codes."""
         codec = self.codec_config

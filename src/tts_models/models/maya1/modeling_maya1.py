@@ -169,15 +169,12 @@ class Maya1ForConditionalGeneration(Maya1PreTrainedModel, Maya1GenerationMixin):
             # Padding on the right is behind all that counts: without a mask, attention kernels skip half of the work.
             inputs["attention_mask"] = None
         outputs = self.language_model.model(**inputs)
-        markers = [self.config.end_of_speech_token_id]
-        if self.config.next_text_token_id is not None:
-            markers.append(self.config.next_text_token_id)
         loss = slot_constrained_loss(
             outputs.last_hidden_state,
             self.get_output_embeddings().weight,
             labels,
             self.config.audio_token_layout,
-            markers,
+            self.config.marker_ids,
             num_items,
         )
         return CausalLMOutputWithPast(loss=loss, past_key_values=outputs.past_key_values)
