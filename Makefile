@@ -5,7 +5,7 @@
 PYTHON ?= python3
 # The build that the tests run with, installed first, so that a local or CPU-only build of it is kept.
 TORCH ?= torch==2.13.0
-TEXT ?= Hello! This voice was trained on a small computer, and now it speaks to you.
+TEXT ?= Good morning! The weather is very nice today.
 OUT ?= hello.wav
 
 BIN := .venv/bin
