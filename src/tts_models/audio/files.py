@@ -1,12 +1,12 @@
 """Audio files, through soundfile (libsndfile, which its wheels bring along)."""
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..files import written_whole
 from .checks import check_sampling_rate, check_waveform
 from .convert import resample
 
@@ -57,24 +57,12 @@ def save_audio(path: str | os.PathLike, audio: Any, sampling_rate: int) -> Path:
     container, sample_format = AUDIO_SUFFIXES[path.suffix.lower()]
     import soundfile
 
-    # In the same folder, so that the rename is atomic.
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".part", dir=path.parent)
-    os.close(handle)
     try:
-        soundfile.write(temporary, samples, sampling_rate, format=container, subtype=sample_format)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        with written_whole(path) as temporary:
+            soundfile.write(temporary, samples, sampling_rate, format=container, subtype=sample_format)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"`{path}` cannot hold audio of {sampling_rate} Hz as {container}: {error}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def load_audio(path: str | os.PathLike, sampling_rate: int | None = None, mono: bool = True) -> tuple[np.ndarray, int]:

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from pathlib import Path
 
+from ..files import written_whole
 from .numbers import spell_out_numbers
 
 
@@ -70,9 +71,8 @@ class PronunciationLexicon:
             f"{left or '-'} {letter} {right or '-'} {phonemes}"
             for (left, letter, right), phonemes in sorted(self.rules.items())
         )
-        temporary = Path(path).with_suffix(".partial")
-        temporary.write_bytes(gzip.compress(f"{words}\n\n{rules}".encode(), compresslevel=9, mtime=0))
-        temporary.replace(path)
+        with written_whole(path) as temporary:
+            temporary.write_bytes(gzip.compress(f"{words}\n\n{rules}".encode(), compresslevel=9, mtime=0))
 
     def phonemize(self, text: str) -> str:
         """Text with every word replaced by its phonemes. Words stay separated by one space; commas, full stops,

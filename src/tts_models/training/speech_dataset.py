@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
 from ..audio import load_audio
+from ..files import write_tensors
 from .audio_dataset import Recording
 
 
@@ -50,9 +51,7 @@ def encode_recordings(
             progress(number)
     if cache is not None and added:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        temporary = cache.with_suffix(".partial")
-        save_file(known, temporary)
-        temporary.replace(cache)
+        write_tensors(cache, known)
     return results
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from ...files import write_tensors
 from ...speech_inputs import read_voice_file
 
 
@@ -93,11 +94,9 @@ class ChatterboxVoice:
 
     def save(self, path: str | PathLike) -> None:
         """Write the voice to one safetensors file."""
-        from safetensors.torch import save_file
-
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.tensors().items()}
-        tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
-        save_file(tensors, str(path), metadata={"format": _FORMAT})
+        tensors = self.tensors().items()
+        stored = {name: value.float() if value.is_floating_point() else value for name, value in tensors}
+        write_tensors(path, stored, {"format": _FORMAT})
 
     @classmethod
     def load(cls, path: str | PathLike) -> "ChatterboxVoice":

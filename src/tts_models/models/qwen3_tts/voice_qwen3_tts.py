@@ -18,6 +18,7 @@ from os import PathLike
 
 import torch
 
+from ...files import write_tensors
 from ...speech_inputs import read_voice_file
 
 
@@ -58,14 +59,12 @@ class Qwen3TTSVoice:
 
     def save(self, path: str | PathLike) -> None:
         """Write the voice to one safetensors file."""
-        from safetensors.torch import save_file
-
-        tensors = {"speaker_embedding": self.speaker_embedding.detach().cpu().float().contiguous()}
+        tensors = {"speaker_embedding": self.speaker_embedding.float()}
         metadata = {"format": _FORMAT}
         if self.reference_codes is not None:
-            tensors["reference_codes"] = self.reference_codes.detach().cpu().long().contiguous()
+            tensors["reference_codes"] = self.reference_codes.long()
             metadata["transcript"] = self.transcript
-        save_file(tensors, str(path), metadata=metadata)
+        write_tensors(path, tensors, metadata)
 
     @classmethod
     def load(cls, path: str | PathLike) -> "Qwen3TTSVoice":

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from ...files import write_tensors
 from .configuration_s3gen import S3GenConfig
 
 
@@ -160,7 +161,7 @@ def drop_invalid_tokens(
 def save_s3gen_reference(ref_dict: Mapping[str, Any], path: str | Path) -> None:
     """Writes a reference to a safetensors file, from which [`load_s3gen_reference`] reads it."""
     tensors = {name: _tensor(value, torch.device("cpu")) for name, value in ref_dict.items() if value is not None}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    write_tensors(path, tensors)
 
 
 def load_s3gen_reference(path: str | Path) -> dict[str, torch.Tensor | None]:
