@@ -6,8 +6,9 @@ Run the scripts from a clone of the repository; they import this module from the
 import contextlib
 import json
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -23,6 +24,17 @@ PICKLE_NAME = "pytorch_model.bin"
 
 class ConversionError(ValueError):
     """An upstream checkpoint that cannot be converted without losing or inventing something."""
+
+
+def exit_status(output: Path, convert: Callable[[], None]) -> int:
+    """Runs a conversion that writes `output`, says how it went, and returns the exit status of the command."""
+    try:
+        convert()
+    except (ConversionError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {output}")
+    return 0
 
 
 def read_json(file: Path) -> dict:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoint_tools import ConversionError, ShardedWriter, account_for, state_shapes, written_whole
+from checkpoint_tools import ConversionError, ShardedWriter, account_for, exit_status, state_shapes, written_whole
 from convert_s3gen_to_hf import convert_state_dict, read_weights, s3gen_config
 from s3gen_parts import PREFIXES, StateDict, check_constants, count_of, part_of, renamed, shape_of
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -354,13 +354,17 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     options = parse_arguments(arguments)
-    try:
-        convert(options.input, options.output, options.variant, options.t3, options.overwrite, options.max_shard_size)
-    except (ConversionError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"wrote {options.output}")
-    return 0
+    return exit_status(
+        options.output,
+        lambda: convert(
+            options.input,
+            options.output,
+            options.variant,
+            options.t3,
+            options.overwrite,
+            options.max_shard_size,
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from checkpoint_tools import (
     SafetensorsCheckpoint,
     ShardedWriter,
     account_for,
+    exit_status,
     read_json,
     state_shapes,
     written_whole,
@@ -218,13 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     options = vars(parse_arguments(arguments))
     folders = [options.pop(name) for name in ("input", "codec", "output")]
-    try:
-        convert(*folders, **options)
-    except (ConversionError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"wrote {folders[-1]}")
-    return 0
+    return exit_status(folders[-1], lambda: convert(*folders, **options))
 
 
 if __name__ == "__main__":

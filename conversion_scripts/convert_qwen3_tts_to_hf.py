@@ -20,6 +20,7 @@ from checkpoint_tools import (
     SafetensorsCheckpoint,
     ShardedWriter,
     account_for,
+    exit_status,
     read_json,
     state_shapes,
     written_whole,
@@ -162,13 +163,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     options = parse_arguments(arguments)
-    try:
-        convert(options.input, options.output, options.codec, options.overwrite, options.max_shard_size)
-    except (ConversionError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"wrote {options.output}")
-    return 0
+    return exit_status(
+        options.output,
+        lambda: convert(options.input, options.output, options.codec, options.overwrite, options.max_shard_size),
+    )
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import torch
 from checkpoint_tools import (
     ConversionError,
     account_for,
+    exit_status,
     read_json,
     read_state_dict,
     state_shapes,
@@ -138,13 +139,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     options = parse_arguments(arguments)
-    try:
-        convert(options.input, options.output, options.overwrite)
-    except (ConversionError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"wrote {options.output}")
-    return 0
+    return exit_status(options.output, lambda: convert(options.input, options.output, options.overwrite))
 
 
 if __name__ == "__main__":

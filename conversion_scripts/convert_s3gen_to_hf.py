@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoint_tools import ConversionError, written_whole
+from checkpoint_tools import ConversionError, exit_status, written_whole
 from s3gen_parts import (
     PART_CONVERTERS,
     PARTS,
@@ -218,13 +218,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     options = parse_arguments(arguments)
-    try:
-        convert(options)
-    except (ConversionError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"wrote {options.output}")
-    return 0
+    return exit_status(options.output, lambda: convert(options))
 
 
 if __name__ == "__main__":

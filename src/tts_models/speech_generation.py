@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from transformers import GenerationConfig
+from transformers.generation import GenerationMode
 from transformers.utils import ModelOutput
 
 
@@ -240,6 +242,37 @@ class SpeechGenerationMixin:
     def generate_stream(self, *args: Any, **kwargs: Any) -> Iterator[SpeechChunk]:
         """Speak every row while generating; see the family's own method."""
         raise NotImplementedError(f"{type(self).__name__} does not implement `generate_stream`.")
+
+    def _sampled_sequence_config(
+        self, generation_config: GenerationConfig | None, kwargs: dict[str, Any], family: str, row: str = "row"
+    ) -> tuple[GenerationConfig, dict[str, Any]]:
+        """The parameters of one greedy or sampled sequence per row, and the tensors among the keywords.
+
+        Args:
+            generation_config: Replaces the model's own where its fields are set.
+            kwargs: Fields of it, and tensors.
+            family: Name of the model in an error.
+            row: What a sequence belongs to, in an error.
+
+        Raises:
+            ValueError: a keyword that is neither, or another mode of generation.
+        """
+        if kwargs.get("do_sample") is False:
+            # The defaults that only matter when sampling: left in, transformers warns about each of them.
+            kwargs = dict.fromkeys(("temperature", "top_p", "top_k", "min_p")) | kwargs
+        config, rest = self._prepare_generation_config(generation_config, **kwargs)
+        rest = {name: value for name, value in rest.items() if value is not None and name != "synced_gpus"}
+        unknown = sorted(name for name, value in rest.items() if not isinstance(value, torch.Tensor))
+        if unknown:
+            hint = " (use `generate_stream` to get sound early)" if "streamer" in unknown else ""
+            raise ValueError(f"`generate` has no arguments {unknown}{hint}.")
+        mode = config.get_generation_mode()
+        if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE) or (config.num_return_sequences or 1) > 1:
+            raise ValueError(
+                f"{family} generates one greedy or sampled sequence per {row}; got the mode {mode.value!r} with "
+                f"`num_return_sequences={config.num_return_sequences}`."
+            )
+        return config, rest
 
 
 class SpeechProcessorMixin:

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig, GenerationMixin
-from transformers.generation import GenerationMode
 from transformers.utils import logging
 
 from ...acceleration.sampling import RowSampler
@@ -220,21 +219,7 @@ class ChatterboxGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
     ) -> tuple[GenerationConfig, dict[str, Any]]:
         """The parameters, and the keywords that are none of them."""
-        if kwargs.get("do_sample") is False:
-            # The defaults that only matter when sampling: left in, transformers warns about each of them.
-            kwargs = {"temperature": None, "top_p": None, "top_k": None, "min_p": None, **kwargs}
-        config, rest = self._prepare_generation_config(generation_config, **kwargs)
-        rest = {name: value for name, value in rest.items() if value is not None and name != "synced_gpus"}
-        not_tensors = sorted(name for name, value in rest.items() if not isinstance(value, torch.Tensor))
-        if not_tensors:
-            hint = " (use `generate_stream` to get sound early)" if "streamer" in not_tensors else ""
-            raise ValueError(f"`generate` has no arguments {not_tensors}{hint}.")
-        mode = config.get_generation_mode()
-        if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE) or (config.num_return_sequences or 1) > 1:
-            raise ValueError(
-                f"Chatterbox generates one greedy or sampled sequence per row; got the mode {mode.value!r} with "
-                f"`num_return_sequences={config.num_return_sequences}`."
-            )
+        config, rest = self._sampled_sequence_config(generation_config, kwargs, "Chatterbox")
         if not 0 <= config.cfg_weight <= 10:
             raise ValueError(f"`cfg_weight` must be in 0…10; got {config.cfg_weight}.")
         if not self.config.t3_config.is_guided and (config.cfg_weight > 0 or config.exaggeration != 0.5):

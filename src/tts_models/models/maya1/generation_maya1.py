@@ -24,7 +24,6 @@ from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 from transformers.generation import (
     EpsilonLogitsWarper,
     EtaLogitsWarper,
-    GenerationMode,
     InfNanRemoveLogitsProcessor,
     LogitNormalization,
     MinPLogitsWarper,
@@ -206,20 +205,9 @@ class Maya1GenerationMixin(SpeechGenerationMixin, GenerationMixin):
     def _resolve_generation_config(
         self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
     ) -> GenerationConfig:
-        if kwargs.get("do_sample") is False:
-            # The defaults that only matter when sampling: left in, transformers warns about each of them.
-            kwargs = {"temperature": None, "top_p": None, "top_k": None, **kwargs}
-        config, unused = self._prepare_generation_config(generation_config, **kwargs)
-        unknown = sorted(name for name, value in unused.items() if value is not None and name != "synced_gpus")
-        if unknown:
-            hint = " (use `generate_stream` to get sound early)" if "streamer" in unknown else ""
-            raise ValueError(f"`generate` has no arguments {unknown}{hint}.")
-        mode = config.get_generation_mode()
-        if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE) or (config.num_return_sequences or 1) > 1:
-            raise ValueError(
-                f"Maya1 generates one greedy or sampled sequence per prompt; got the mode {mode.value!r} with "
-                f"`num_return_sequences={config.num_return_sequences}`."
-            )
+        config, rest = self._sampled_sequence_config(generation_config, kwargs, "Maya1", row="prompt")
+        if rest:
+            raise ValueError(f"`generate` has no arguments {sorted(rest)}.")
         # Raises on values that make no sense, such as a negative temperature, before any heavy work.
         self._get_logits_processor(_copy_config(config, min_new_tokens=None, min_length=0), 1, device=self.device)
         return config

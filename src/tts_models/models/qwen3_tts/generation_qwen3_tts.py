@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
-from transformers.generation import GenerationMode
 
 from ...acceleration.sampling import RowSampler
 from ...speech_generation import (
@@ -273,24 +272,10 @@ class Qwen3TTSGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
     ) -> tuple[GenerationConfig, dict[str, Any]]:
         """The parameters, and the keywords that are none of them."""
-        if kwargs.get("do_sample") is False:
-            # The defaults that only matter when sampling: left in, transformers warns about each of them.
-            kwargs = {"temperature": None, "top_p": None, "top_k": None, **kwargs}
-        config, rest = self._prepare_generation_config(generation_config, **kwargs)
+        config, rest = self._sampled_sequence_config(generation_config, kwargs, "Qwen3-TTS")
         is_greedy = kwargs.get("do_sample", getattr(generation_config, "do_sample", None)) is False
         if is_greedy and "subtalker_dosample" not in kwargs and not hasattr(generation_config, "subtalker_dosample"):
             config.subtalker_dosample = False
-        rest = {name: value for name, value in rest.items() if value is not None and name != "synced_gpus"}
-        not_tensors = sorted(name for name, value in rest.items() if not isinstance(value, torch.Tensor))
-        if not_tensors:
-            hint = " (use `generate_stream` to get sound early)" if "streamer" in not_tensors else ""
-            raise ValueError(f"`generate` has no arguments {not_tensors}{hint}.")
-        mode = config.get_generation_mode()
-        if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE) or (config.num_return_sequences or 1) > 1:
-            raise ValueError(
-                f"Qwen3-TTS generates one greedy or sampled sequence per row; got the mode {mode.value!r} with "
-                f"`num_return_sequences={config.num_return_sequences}`."
-            )
         # Raises on values that make no sense, such as a negative temperature, before any heavy work.
         self._first_code_processors(config, LogitsProcessorList())
         self._other_code_processors(config)
