@@ -53,6 +53,7 @@ class SlotHead:
         repetition_penalty: 1.0 is none.
         warpers: Processors that look at nothing but the scores (temperature, top-k, top-p, …).
         sampler: Picks from the scores.
+        marker_ids: Ids that the model writes between frames, see `boundary_probabilities`.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class SlotHead:
         repetition_penalty: float,
         warpers: LogitsProcessorList,
         sampler: RowSampler,
+        marker_ids: Sequence[int] = (),
     ) -> None:
         self.layout, self.penalty, self.warpers, self.sampler = layout, repetition_penalty, warpers, sampler
         size, first = layout.codebook_size, layout.offset
@@ -71,7 +73,7 @@ class SlotHead:
         # Slot 0 may also end the speech. Choices stand in the order of their ids: a draw then picks the same id here
         # as from the whole vocabulary.
         self.end_first = layout.end_id < first
-        self.weight, self.end_row = weight, end_row
+        self.marker_weight = weight[list(marker_ids)].T
         self.open_weight = torch.cat([end_row, rows[0]] if self.end_first else [rows[0], end_row]).T
         self.weights = [row.T for row in rows]
         has_penalty = repetition_penalty != 1.0
@@ -109,17 +111,15 @@ class SlotHead:
             self.seen[:, slot].scatter_(1, codes[:, None].clamp(max=self.layout.codebook_size - 1), True)
         return codes
 
-    def boundary_probabilities(self, hidden_state: torch.Tensor, next_id: int) -> torch.Tensor:
-        """Probability `(batch, 2)` that `next_id`, or the end of the speech, stands here and not a code of slot 0.
+    def boundary_probabilities(self, hidden_state: torch.Tensor) -> torch.Tensor:
+        """Probability `(batch, markers)` that each of `marker_ids` stands here and not a code of slot 0.
 
         Args:
             hidden_state: `(batch, hidden_size)`.
-            next_id: Id that stands for the next unit of aligned text.
         """
-        hidden_state = hidden_state.to(self.weight.device)
-        markers = torch.cat([self.weight[next_id : next_id + 1], self.end_row])
+        hidden_state = hidden_state.to(self.marker_weight.device)
         codes = (hidden_state @ self.weights[0]).float().logsumexp(-1, keepdim=True)
-        return torch.sigmoid((hidden_state @ markers.T).float() - codes)
+        return torch.sigmoid((hidden_state @ self.marker_weight).float() - codes)
 
     def _seen_choices(self, slot: int, may_end: bool) -> torch.BoolTensor:
         codes = self.seen[:, slot]
@@ -246,8 +246,8 @@ class AlignedSlotDecoding(SlotDecoding):
         undecided = set(self.rows)
         while undecided:
             following = {}
-            probabilities = self.head.boundary_probabilities(hidden_state, self.texts[0].layout.next_id).tolist()
-            for row, (next_probability, end_probability) in zip(self.rows, probabilities, strict=True):
+            probabilities = self.head.boundary_probabilities(hidden_state).tolist()
+            for row, (end_probability, next_probability) in zip(self.rows, probabilities, strict=True):
                 text = self.texts[row]
                 if row in undecided and text.is_over(end_probability if text.is_last else next_probability):
                     if text.is_last:

@@ -239,7 +239,9 @@ class Maya1GenerationMixin(SpeechGenerationMixin, GenerationMixin):
             return self._vocabulary_decoding(request, decoder, sampler, budgets)
         slots, layout = self.config.slots_per_frame, self.config.audio_token_layout
         penalty = request.config.repetition_penalty or 1.0
-        head = SlotHead(self.language_model.lm_head.weight, layout, input_ids, penalty, processors, sampler)
+        head = SlotHead(
+            self.language_model.lm_head.weight, layout, input_ids, penalty, processors, sampler, self.config.marker_ids
+        )
         arguments = decoder, head, [budget // slots for budget in budgets], self._min_frames(request.config)
         if aligned is None:
             return SlotDecoding(*arguments)
