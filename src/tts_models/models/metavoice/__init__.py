@@ -19,10 +19,8 @@ from transformers.utils.import_utils import define_import_structure
 
 if TYPE_CHECKING:
     from .configuration_metavoice import *
-    from .modeling_metavoice import *
     from .modeling_metavoice_first_stage import *
     from .modeling_metavoice_second_stage import *
-    from .tokenization_metavoice import *
 else:
     import sys
 

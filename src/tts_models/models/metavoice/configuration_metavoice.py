@@ -170,6 +170,8 @@ class MetaVoiceSecondStageConfig(LlamaConfig):
                 "`num_codes` < `text_token_offset` <= `end_of_text_token_id` < `vocab_sizes[0]` must hold; got "
                 f"{self.num_codes}, {self.text_token_offset}, {self.end_of_text_token_id}, {self.vocab_sizes[0]}."
             )
+        if len(set(self.target_vocab_sizes)) > 1:
+            raise ValueError(f"`target_vocab_sizes` must all be equal; got {self.target_vocab_sizes}.")
         if min(*self.vocab_sizes, *self.target_vocab_sizes) <= self.num_codes:
             raise ValueError(
                 f"`vocab_sizes` and `target_vocab_sizes` must all exceed `num_codes` {self.num_codes}; "
