@@ -54,4 +54,51 @@ def sinc_resample(samples: torch.Tensor, orig: int, target: int) -> torch.Tensor
     return resampled[:, :length].reshape(*samples.shape[:-1], length)
 
 
-__all__ = ["sinc_resample"]
+class SincResampleStream:
+    """Resamples samples as they arrive; what it returns, joined, is [`sinc_resample`] of all of them.
+
+    It hears a few samples ahead: about 6 periods of the lower rate.
+
+    Args:
+        orig: Rate of what comes in, in Hz.
+        target: Rate of what goes out, in Hz.
+
+    Raises:
+        ValueError: a rate is not a whole number of Hz in 1…768,000.
+    """
+
+    def __init__(self, orig: int, target: int) -> None:
+        orig, target = check_sampling_rate(orig, "orig"), check_sampling_rate(target, "target")
+        divisor = math.gcd(orig, target)
+        self.orig, self.target = orig // divisor, target // divisor
+        self.samples_in = self.samples_out = 0
+        self._waiting: torch.Tensor | None = None
+
+    def push(self, samples: torch.Tensor) -> torch.Tensor:
+        """Samples `(batch, m)` that are ready after more samples `(batch, n)`, float32."""
+        if self.orig == self.target:
+            return samples
+        self.samples_in += samples.shape[-1]
+        filters, reach = _filters(self.orig, self.target, samples.device)
+        before = F.pad(samples, (reach, 0)) if self._waiting is None else torch.cat([self._waiting, samples], dim=-1)
+        steps = max((before.shape[-1] - filters.shape[-1]) // self.orig + 1, 0)
+        self._waiting = before[..., steps * self.orig :]
+        if steps == 0:
+            return before[..., :0]
+        resampled = F.conv1d(before[:, None], filters, stride=self.orig)[..., :steps].transpose(1, 2).flatten(1)
+        self.samples_out += resampled.shape[-1]
+        return resampled
+
+    def flush(self) -> torch.Tensor:
+        """The rest `(batch, m)`."""
+        if self._waiting is None:
+            raise ValueError("`flush` needs a stream that samples were pushed to.")
+        _, reach = _filters(self.orig, self.target, self._waiting.device)
+        missing = math.ceil(self.target * self.samples_in / self.orig) - self.samples_out
+        samples_in = self.samples_in
+        rest = self.push(F.pad(self._waiting[..., :0], (0, reach + self.orig)))
+        self.samples_in = samples_in
+        return rest[..., :missing]
+
+
+__all__ = ["SincResampleStream", "sinc_resample"]

@@ -214,15 +214,13 @@ class MetaVoiceProcessor(SpeechProcessorMixin, ProcessorMixin):
         """
         strict = self.strict_reference if strict_reference is None else strict_reference
         recordings = self._recordings(audio, sampling_rate, strict)
-        kept = None if cache_dir is None else Path(cache_dir) / f"{_digest(model.speaker_encoder, recordings)}.safetensors"
-        if kept is not None and kept.is_file():
-            return MetaVoiceVoice.load(kept)
-        features, mask = self._features(recordings)
-        voice = MetaVoiceVoice(model.embed_voice(features, mask).cpu())
-        if kept is not None:
+        if cache_dir is None:
+            return MetaVoiceVoice(model.embed_voice(*self._features(recordings)).cpu())
+        kept = Path(cache_dir) / f"{_digest(model.speaker_encoder, recordings)}.safetensors"
+        if not kept.is_file():
             kept.parent.mkdir(parents=True, exist_ok=True)
-            voice.save(kept)
-        return voice
+            MetaVoiceVoice(model.embed_voice(*self._features(recordings)).cpu()).save(kept)
+        return MetaVoiceVoice.load(kept)
 
     # Texts
 
@@ -283,9 +281,7 @@ class MetaVoiceProcessor(SpeechProcessorMixin, ProcessorMixin):
     def _recording(self, audio: Any, sampling_rate: int | None, rate: int) -> np.ndarray:
         if isinstance(audio, str) and audio.lower().startswith(_URL_STARTS):
             raise ValueError(f"`voice` {audio!r} is an address, and nothing is fetched: download the file first.")
-        samples = read_recording(
-            audio, sampling_rate, rate, self.min_reference_seconds, self.max_reference_seconds
-        )
+        samples = read_recording(audio, sampling_rate, rate, self.min_reference_seconds, self.max_reference_seconds)
         if not samples.any():
             raise ValueError("`voice` is silent: a recording of speech is needed.")
         return samples
