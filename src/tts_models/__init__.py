@@ -34,6 +34,14 @@ _PUBLIC_NAMES = {
         "ChatterboxVoiceEncoder",
         "ChatterboxVoiceEncoderConfig",
     ],
+    "models.deepfilternet": [
+        "DeepFilterNetConfig",
+        "DeepFilterNetFeatureExtractor",
+        "DeepFilterNetModel",
+        "DeepFilterNetOutput",
+        "DeepFilterNetPreTrainedModel",
+        "DeepFilterNetStream",
+    ],
     "models.hiftnet": [
         "HiFTNetConfig",
         "HiFTNetFeatureExtractor",
@@ -123,6 +131,14 @@ if TYPE_CHECKING:
         ChatterboxVoice,
         ChatterboxVoiceEncoder,
         ChatterboxVoiceEncoderConfig,
+    )
+    from .models.deepfilternet import (
+        DeepFilterNetConfig,
+        DeepFilterNetFeatureExtractor,
+        DeepFilterNetModel,
+        DeepFilterNetOutput,
+        DeepFilterNetPreTrainedModel,
+        DeepFilterNetStream,
     )
     from .models.hiftnet import (
         HiFTNetConfig,
@@ -224,6 +240,12 @@ __all__ = [
     "ChatterboxVoiceEncoder",
     "ChatterboxVoiceEncoderConfig",
     "DEFAULT_VOICE",
+    "DeepFilterNetConfig",
+    "DeepFilterNetFeatureExtractor",
+    "DeepFilterNetModel",
+    "DeepFilterNetOutput",
+    "DeepFilterNetPreTrainedModel",
+    "DeepFilterNetStream",
     "HiFTNetConfig",
     "HiFTNetFeatureExtractor",
     "HiFTNetModel",

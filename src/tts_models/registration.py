@@ -33,6 +33,12 @@ REGISTERED_MODELS: dict[str, dict[str, str]] = {
         "AutoProcessor": "ChatterboxProcessor",
         "AutoFeatureExtractor": "ChatterboxFeatureExtractor",
     },
+    "deepfilternet": {
+        "AutoConfig": "DeepFilterNetConfig",
+        "AutoModel": "DeepFilterNetModel",
+        "AutoProcessor": "DeepFilterNetFeatureExtractor",
+        "AutoFeatureExtractor": "DeepFilterNetFeatureExtractor",
+    },
     "hiftnet": {
         "AutoConfig": "HiFTNetConfig",
         "AutoModel": "HiFTNetModel",
