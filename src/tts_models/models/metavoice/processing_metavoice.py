@@ -26,7 +26,7 @@ from transformers.utils import cached_file, logging
 
 from ...speech_generation import SpeechProcessorMixin
 from ...speech_inputs import check_texts, read_recording, spread
-from ...text import neutralize_tokens, split_text
+from ...text import split_text
 from .configuration_metavoice import MetaVoiceConfig
 from .request_metavoice import INPUT_NAMES
 from .text_metavoice import normalize_text
@@ -169,7 +169,7 @@ class MetaVoiceProcessor(SpeechProcessorMixin, ProcessorMixin):
         """
         if return_tensors != "pt":
             raise ValueError(f"`return_tensors` must be 'pt'; got {return_tensors!r}.")
-        texts = [self._prepare_text(each) for each in check_texts(text, self.max_text_characters)]
+        texts = [self.prepare_text(each) for each in check_texts(text, self.max_text_characters)]
         voices = spread("voice", voice, len(texts))
         parts = [self._parts(each) if split_long_text else [each] for each in texts]
         inputs = _pad_ids("input_ids", "attention_mask", [self.text_ids(part) for each in parts for part in each])
@@ -187,7 +187,6 @@ class MetaVoiceProcessor(SpeechProcessorMixin, ProcessorMixin):
         Args:
             text: At most a few sentences.
         """
-        text = neutralize_tokens(text, frozenset(self.tokenizer.all_special_tokens))
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [self.text_token_offset + each for each in ids] + [self.end_of_text_token_id]
 
@@ -224,7 +223,15 @@ class MetaVoiceProcessor(SpeechProcessorMixin, ProcessorMixin):
 
     # Texts
 
-    def _prepare_text(self, text: str) -> str:
+    def prepare_text(self, text: str) -> str:
+        """A text as it is tokenized.
+
+        Args:
+            text: Any text.
+
+        Raises:
+            ValueError: it holds a character that the model does not know, or nothing to say.
+        """
         normalized = normalize_text(text)
         if not any(character.isalnum() for character in normalized):
             raise ValueError(f"`text` holds nothing to say: {text!r:.80}.")
