@@ -18,6 +18,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import EncodecConfig, LlamaConfig, PreTrainedConfig
 
+from ..deepfilternet import DeepFilterNetConfig
+
 
 NORM_TYPES = ("layer_norm", "rms_norm")
 
@@ -249,8 +251,8 @@ class MetaVoiceMultiBandDiffusionConfig(PreTrainedConfig):
     Args:
         band_configs (`list[dict]`, *optional*, defaults to four times the defaults of upstream's training):
             Of each band: its network (`hidden_size`, `depth`, `growth`, `max_channels`, `kernel_size`, `stride`,
-            `res_blocks`, `norm_groups`, `use_lstm`, `use_transformer`, `embed_all_layers`), its schedule (`beta_start`,
-            `beta_end`, `beta_exponent`, `num_train_steps`, `clip`, `noise_scale`) and its processor
+            `res_blocks`, `norm_groups`, `use_lstm`, `use_transformer`, `embed_all_layers`), its schedule
+            (`beta_start`, `beta_end`, `beta_exponent`, `num_train_steps`, `clip`, `noise_scale`) and its processor
             (`processor_bands`, `processor_power`; 0 bands for none).
         codec_hidden_size (`int`, *optional*, defaults to 128):
             Width of the latent.
@@ -323,6 +325,8 @@ class MetaVoiceConfig(PreTrainedConfig):
             EnCodec, which makes sound of the codes.
         diffusion_config (`MetaVoiceMultiBandDiffusionConfig` or `dict`, *optional*):
             Multi-band diffusion, the slower and better way to make sound; `None` where the checkpoint has none.
+        enhancer_config (`DeepFilterNetConfig` or `dict`, *optional*):
+            DeepFilterNet, which takes noise out of the sound; `None` where the checkpoint has none.
     """
 
     model_type = "metavoice"
@@ -332,6 +336,7 @@ class MetaVoiceConfig(PreTrainedConfig):
         "speaker_encoder_config": MetaVoiceSpeakerEncoderConfig,
         "codec_config": EncodecConfig,
         "diffusion_config": MetaVoiceMultiBandDiffusionConfig,
+        "enhancer_config": DeepFilterNetConfig,
     }
     keys_to_ignore_at_inference = ["past_key_values"]
 
@@ -340,6 +345,7 @@ class MetaVoiceConfig(PreTrainedConfig):
     speaker_encoder_config: dict | PreTrainedConfig | None = None
     codec_config: dict | PreTrainedConfig | None = None
     diffusion_config: dict | PreTrainedConfig | None = None
+    enhancer_config: dict | PreTrainedConfig | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         for name, config_class in self.sub_configs.items():
@@ -390,7 +396,7 @@ class MetaVoiceConfig(PreTrainedConfig):
         return self.second_stage_config.num_codebooks
 
 
-_OPTIONAL_PARTS = ("diffusion_config",)
+_OPTIONAL_PARTS = ("diffusion_config", "enhancer_config")
 
 
 __all__ = [

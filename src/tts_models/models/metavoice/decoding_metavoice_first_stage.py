@@ -27,7 +27,6 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from ...acceleration.lockstep import LockstepDecoder
 from ...acceleration.sampling import RowSampler
 
 

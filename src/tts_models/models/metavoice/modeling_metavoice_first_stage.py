@@ -294,7 +294,7 @@ class MetaVoiceFirstStageForCausalLM(MetaVoicePreTrainedModel):
                 labels=labels,
                 vocab_size=self.config.vocab_size,
                 num_items_in_batch=num_items_in_batch,
-                shift_labels=shift_labels,
+                shift_labels=None if shift_labels is None else shift_labels.contiguous(),
             )
         return CausalLMOutputWithPast(
             loss=loss,

@@ -141,7 +141,8 @@ class MetaVoiceSecondStageModel(MetaVoicePreTrainedModel):
         tables, room = self.embed_tokens, self.config.max_position_embeddings
         if input_ids.dim() != 3 or input_ids.shape[1] != len(tables) or input_ids.shape[2] > room:
             raise ValueError(
-                f"`input_ids` must have the shape (batch, {len(tables)}, at most {room}); got {tuple(input_ids.shape)}."
+                f"`input_ids` must have the shape (batch, {len(tables)}, at most {room}); "
+                f"got {tuple(input_ids.shape)}."
             )
         states = sum(table(ids) for table, ids in zip(tables, input_ids.unbind(1), strict=True))
         states = states + self.embed_positions.weight[: input_ids.shape[2]]
