@@ -52,6 +52,13 @@ REGISTERED_MODELS: dict[str, dict[str, str]] = {
         "AutoProcessor": "Maya1Processor",
         "AutoFeatureExtractor": "SnacFeatureExtractor",
     },
+    "metavoice": {
+        "AutoConfig": "MetaVoiceConfig",
+        "AutoModel": "MetaVoiceForConditionalGeneration",
+        "AutoModelForTextToWaveform": "MetaVoiceForConditionalGeneration",
+        "AutoProcessor": "MetaVoiceProcessor",
+        "AutoFeatureExtractor": "MetaVoiceFeatureExtractor",
+    },
     "qwen3_tts": {
         "AutoConfig": "Qwen3TTSConfig",
         "AutoModel": "Qwen3TTSForConditionalGeneration",

@@ -19,8 +19,17 @@ from transformers.utils.import_utils import define_import_structure
 
 if TYPE_CHECKING:
     from .configuration_metavoice import *
+    from .feature_extraction_metavoice import *
+    from .generation_metavoice import *
+    from .modeling_metavoice import *
+    from .modeling_metavoice_diffusion import *
     from .modeling_metavoice_first_stage import *
     from .modeling_metavoice_second_stage import *
+    from .modeling_metavoice_speaker_encoder import *
+    from .processing_metavoice import *
+    from .request_metavoice import *
+    from .tokenization_metavoice import *
+    from .voice_metavoice import *
 else:
     import sys
 
