@@ -23,12 +23,13 @@ from torch.nn import functional as F
 from ...acceleration.decoder_step import DecoderStep, RunLayer, layer_step
 from ...acceleration.kv_cache import LayerCache
 from ...acceleration.lockstep import LockstepDecoder
-from ...acceleration.projections import Projection, project_as_is, project_int8, project_joined
+from ...acceleration.projections import Projection, is_plain, project_as_is, project_int8, project_joined
 from .decoding_metavoice_first_stage import FirstStageBatch, Guidance
 
 
 if TYPE_CHECKING:
     from .modeling_metavoice_first_stage import MetaVoiceFirstStageForCausalLM
+    from .program_metavoice import StepProgram
 
 
 class PositionedStep(DecoderStep):
@@ -59,15 +60,21 @@ class FastStepOptions:
     How the steps after the prompt run; see [`~MetaVoiceFirstStageForCausalLM.enable_fast_steps`].
 
     Raises:
-        ValueError: `int8` together with CUDA graphs.
+        ValueError: `int8` together with compilation or CUDA graphs.
     """
 
     int8: bool = False
+    use_compile: bool = False
     use_cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
-        if self.int8 and self.use_cuda_graphs:
-            raise ValueError("`int8` runs on the CPU: it does not go with `use_cuda_graphs`.")
+        if self.int8 and self.has_fixed_shapes:
+            raise ValueError("`int8` runs on the CPU as it is: it goes with neither compilation nor CUDA graphs.")
+
+    @property
+    def has_fixed_shapes(self) -> bool:
+        """Whether every step must have the same shapes."""
+        return self.use_compile or self.use_cuda_graphs
 
 
 class FastSteps:
@@ -83,7 +90,10 @@ class FastSteps:
 
     def __init__(self, first_stage: "MetaVoiceFirstStageForCausalLM", options: FastStepOptions | None = None) -> None:
         _check(first_stage, options)
-        self.options = options
+        self.uses_cuda_graphs = options is not None and options.use_cuda_graphs
+        self.has_fixed_shapes = options is not None and options.has_fixed_shapes
+        is_compiled = options is not None and options.use_compile
+        self.run_layer = torch.compile(layer_step, fullgraph=True, dynamic=False) if is_compiled else layer_step
         project = project_as_is
         if options is not None:
             project = project_int8 if options.int8 else project_joined
@@ -91,7 +101,7 @@ class FastSteps:
         # The head shares its weight with the table of tokens, which must keep its layout.
         self.head: Projection = project_int8(first_stage.lm_head) if project is project_int8 else first_stage.lm_head
         self.fingerprint = weights_fingerprint(first_stage)
-        self.programs: list[Any] = []
+        self.programs: list[StepProgram] = []
 
 
 def _check(first_stage: "MetaVoiceFirstStageForCausalLM", options: FastStepOptions | None) -> None:
@@ -100,6 +110,12 @@ def _check(first_stage: "MetaVoiceFirstStageForCausalLM", options: FastStepOptio
         raise ValueError(f"`use_cuda_graphs` needs the model on a CUDA device; it is on {device!r}.")
     if options is not None and options.int8 and device != "cpu":
         raise ValueError(f"`int8` needs the model on the CPU; it is on {device!r}.")
+    if options is not None and not is_in_one_place(first_stage):
+        raise ValueError("Fast steps need the whole first stage on one device, without offloading.")
+    layers = first_stage.model.layers
+    linear = [module for name, module in layers.named_modules() if name.endswith("_proj")]
+    if options is not None and options.has_fixed_shapes and not all(map(is_plain, linear)):
+        raise ValueError("Compilation and CUDA graphs need plain linear layers: merge the adapters first.")
 
 
 def weights_fingerprint(first_stage: "MetaVoiceFirstStageForCausalLM") -> tuple:
@@ -155,6 +171,7 @@ class CachedRunner:
         self, first_stage: "MetaVoiceFirstStageForCausalLM", batch: FirstStageBatch, steps: FastSteps | None
     ) -> None:
         model = first_stage.model
+        self.steps = steps
         self.table, self.head = model.embed_tokens, first_stage.lm_head if steps is None else steps.head
         self.speaker_term = model.embed_speaker(batch.speaker_embeddings)
         self.decoder = LockstepDecoder(

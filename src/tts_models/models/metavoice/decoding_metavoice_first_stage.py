@@ -28,9 +28,11 @@ from transformers import (
 )
 
 from ...acceleration.sampling import RowSampler
+from .program_metavoice import Picking, ProgramLoop
 
 
 if TYPE_CHECKING:
+    from .acceleration_metavoice import CachedRunner
     from .configuration_metavoice import MetaVoiceFirstStageConfig
     from .modeling_metavoice_first_stage import MetaVoiceFirstStageForCausalLM
 
@@ -145,7 +147,7 @@ class Alternation:
         codebooks = torch.arange(config.num_codebooks, device=device)[:, None]
         is_code = ids.div(config.num_codes, rounding_mode="floor") == codebooks
         is_end = (ids == end_token_id) & (codebooks == 0)
-        self.forbidden = ~(is_code | is_end)
+        self.forbidden, self.end_token_id = ~(is_code | is_end), end_token_id
 
     def __call__(self, scores: torch.Tensor, step: int) -> torch.Tensor:
         """`scores` `(rows, vocab_size)` of the id number `step` after whole frames."""
@@ -281,6 +283,23 @@ class FirstStageDecoding:
 
     def __iter__(self) -> Iterator[TokenStep]:
         runner = self.first_stage.make_runner(self.batch)
+        picking = Picking(self.guidance, self.alternation, self.processors, self.sampler)
+        if runner.steps is not None and runner.steps.has_fixed_shapes and picking.is_inline:
+            return self._run_program(runner, picking)
+        return self._run(runner)
+
+    def _run_program(self, runner: "CachedRunner", picking: Picking) -> Iterator[TokenStep]:
+        """By a program: rows that have ended ride along."""
+        rows, mask = list(range(len(self.rules.limits))), self.batch.attention_mask
+        for tokens in ProgramLoop(self.first_stage, runner.steps, runner, mask, picking):
+            step = self.rules.take(rows, [tokens[row] for row in rows])
+            yield step
+            rows = [row for row in rows if row not in step.ended]
+            if not rows:
+                return
+
+    def _run(self, runner: "CachedRunner") -> Iterator[TokenStep]:
+        """With a cache that grows: rows that have ended leave the batch."""
         rows, step = list(range(len(self.rules.limits))), 0
         logits = runner.prefill()
         history = self.batch.input_ids[: len(rows), :0]

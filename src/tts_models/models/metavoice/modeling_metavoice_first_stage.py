@@ -194,7 +194,7 @@ class MetaVoiceFirstStageForCausalLM(MetaVoicePreTrainedModel):
         self.post_init()
 
     def enable_fast_steps(
-        self, int8: bool = False, use_cuda_graphs: bool | None = None
+        self, int8: bool = False, use_compile: bool = False, use_cuda_graphs: bool | None = None
     ) -> "MetaVoiceFirstStageForCausalLM":
         """Run the steps after a prompt in the way that suits the device.
 
@@ -203,6 +203,7 @@ class MetaVoiceFirstStageForCausalLM(MetaVoicePreTrainedModel):
 
         Args:
             int8: On the CPU, read weights of 8 bits, which are made of the model's own and kept besides them.
+            use_compile: Compile the layers, which then work on fixed shapes.
             use_cuda_graphs: Record a step as one CUDA graph; by default wherever the model is on a CUDA device.
 
         Raises:
@@ -210,7 +211,7 @@ class MetaVoiceFirstStageForCausalLM(MetaVoicePreTrainedModel):
         """
         if use_cuda_graphs is None:
             use_cuda_graphs = self.device.type == "cuda" and not int8
-        optimizer = StepOptimizer(FastStepOptions(int8=int8, use_cuda_graphs=use_cuda_graphs))
+        optimizer = StepOptimizer(FastStepOptions(int8, use_compile, use_cuda_graphs))
         optimizer.steps(self)
         self._optimizer = optimizer
         return self
