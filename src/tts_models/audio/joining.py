@@ -50,7 +50,7 @@ class QuietJoiner:
             return piece[:0]
         held = self._joined(held)
         ready = len(held) if is_last else max(len(held) - self.search, 0)
-        self._held = held[ready:]
+        self._held = held[ready:] if ready < len(held) else None
         return held[:ready]
 
     def end_part(self) -> torch.Tensor:

@@ -39,7 +39,14 @@ from .context_metavoice import TextHistory
 from .decoding_metavoice_first_stage import FirstStageDecoding, Guidance, first_stage_processors
 from .decoding_metavoice_second_stage import complete_codes, draw_uniforms
 from .modeling_metavoice_speaker_encoder import average_embeddings
-from .request_metavoice import MetaVoiceOptions, MetaVoicePart, MetaVoiceRequest, check_inputs, read_parts
+from .request_metavoice import (
+    MetaVoiceOptions,
+    MetaVoicePart,
+    MetaVoiceRequest,
+    ResolvedSound,
+    check_inputs,
+    read_parts,
+)
 from .streaming_metavoice import ChunkedCompletion, TextSound, pair_codes
 from .tokens_metavoice import first_stage_ids
 
@@ -98,6 +105,9 @@ class MetaVoiceGenerationMixin(SpeechGenerationMixin, GenerationMixin):
             max_new_tokens=first.max_position_embeddings,
             eos_token_id=first.end_of_audio_token_id,
             pad_token_id=first.end_of_audio_token_id,
+            decoder="auto",
+            enhance="auto",
+            second_stage="auto",
             **own,
         )
 
@@ -122,10 +132,14 @@ class MetaVoiceGenerationMixin(SpeechGenerationMixin, GenerationMixin):
             parts_per_batch (`int`, *optional*, defaults to 16):
                 The most parts decoded at once.
             kwargs:
-                Those inputs, fields of [`MetaVoiceOptions`] (`seed`, `decoder`, `enhance`, …), and of
-                `GenerationConfig`: `guidance_scale` (how strongly the speaker guides, 1 to 3; 1 needs half the work;
-                two numbers guide by speaker and text), `temperature`, `top_p`, `top_k`, `max_new_tokens` (150 make a
-                second) and `do_sample`.
+                Those inputs, fields of [`MetaVoiceOptions`] (`seed`, `continuation`, …), and of `GenerationConfig`:
+                `guidance_scale` (how strongly the speaker guides, 1 to 3; 1 needs half the work; two numbers guide by
+                speaker and text), `temperature`, `top_p`, `top_k`, `max_new_tokens` (150 make a second), `do_sample`,
+                and the family's own: `decoder` (`"encodec"`, or `"multi_band_diffusion"`, which is slower, sounds
+                cleaner and cannot stream; `"auto"` is the latter where the model has it), `enhance` (whether
+                DeepFilterNet cleans the sound; `"auto"` where the model has it and diffusion makes the sound) and
+                `second_stage` (`"full"` completes the codes of a part at once, as upstream; `"chunked"` as a stream
+                does; `"auto"` is full here).
 
         Returns:
             [`SpeechOutput`] at 24 kHz, or at the enhancer's 48 kHz; `audio_codes[text][part]` holds the codes,
@@ -177,9 +191,9 @@ class MetaVoiceGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         """The speaker vector `(speaker_embed_size,)` of a voice, float32.
 
         Args:
-            voice_features: Windows of its recordings `(recordings, windows, frames, bands)`, as
+            voice_features: Mel frames of its recordings `(recordings, frames, bands)`, as
                 [`MetaVoiceFeatureExtractor`] makes them.
-            voice_mask: `(recordings, windows)`, 1 for windows and 0 for padding.
+            voice_mask: `(recordings, frames)`, 1 for frames and 0 for padding on the right.
         """
         features = voice_features.to(self.speaker_encoder.device, torch.float32)
         vectors = self.speaker_encoder(features, voice_mask.to(features.device)).speaker_embeddings
@@ -212,9 +226,9 @@ class MetaVoiceGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         self, input_ids: Any, generation_config: GenerationConfig | None, kwargs: dict[str, Any], is_stream: bool
     ) -> MetaVoiceRequest:
         options, kwargs = MetaVoiceOptions.take_from(kwargs)
-        sound = options.resolved(self.config, is_stream)
         config, tensors = self._sampled_sequence_config(generation_config, kwargs, "MetaVoice")
         _check_config(config)
+        sound = ResolvedSound.of(config, self.config, is_stream)
         checked = check_inputs(input_ids, tensors, self.device)
         parts, counts = read_parts(checked, self.config), checked["part_counts"].tolist()
         seeds = resolve_row_seeds(len(counts), options.seed, options.generator)

@@ -24,10 +24,6 @@ from ...speech_generation import take_options
 from .configuration_metavoice import MetaVoiceConfig
 
 
-DECODERS = ("auto", "encodec", "multi_band_diffusion")
-SECOND_STAGE_MODES = ("auto", "full", "chunked")
-
-
 @dataclass(frozen=True)
 class MetaVoiceChunks:
     """
@@ -68,15 +64,6 @@ class MetaVoiceOptions:
             Seed of every text, or one per text: a text then sounds the same alone and in any batch.
         generator (`torch.Generator` or a list of one per text, *optional*):
             Gives the seeds instead. Without either, torch's global generator does.
-        decoder (`str`, *optional*, defaults to `"auto"`):
-            What makes sound of the codes: `"encodec"`, or `"multi_band_diffusion"`, which is slower, sounds cleaner,
-            and cannot stream. `"auto"` is the latter where the model has it and `generate` is called.
-        enhance (`bool`, *optional*):
-            Whether DeepFilterNet cleans the sound, which then comes at its rate (48 kHz). By default where the model
-            has it and diffusion makes the sound.
-        second_stage (`str`, *optional*, defaults to `"auto"`):
-            `"full"` completes all frames of a part at once, as upstream; `"chunked"` as a stream has to. `"auto"` is
-            full in `generate`.
         chunks (`MetaVoiceChunks`, *optional*):
             The chunks of a stream.
         second_stage_temperature (`float`, *optional*, defaults to 1.0):
@@ -92,14 +79,11 @@ class MetaVoiceOptions:
             Further processors of the first stage; they see the guided scores before the others.
 
     Raises:
-        ValueError: a number is out of range, or a word is unknown.
+        ValueError: a number is out of range.
     """
 
     seed: int | Sequence[int] | None = None
     generator: torch.Generator | Sequence[torch.Generator] | None = None
-    decoder: str = "auto"
-    enhance: bool | None = None
-    second_stage: str = "auto"
     chunks: MetaVoiceChunks = field(default_factory=MetaVoiceChunks)
     second_stage_temperature: float = 1.0
     second_stage_top_k: int = 200
@@ -108,9 +92,6 @@ class MetaVoiceOptions:
     logits_processor: Sequence[LogitsProcessor] | None = None
 
     def __post_init__(self) -> None:
-        for name, allowed in (("decoder", DECODERS), ("second_stage", SECOND_STAGE_MODES)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"`{name}` must be one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
         if not self.second_stage_temperature > 0:
             raise ValueError(f"`second_stage_temperature` must be positive; got {self.second_stage_temperature}.")
         if self.second_stage_top_k < 1:
@@ -120,31 +101,6 @@ class MetaVoiceOptions:
     def take_from(cls, kwargs: dict[str, Any]) -> tuple["MetaVoiceOptions", dict[str, Any]]:
         """The options among `kwargs`, and the other keywords."""
         return take_options(cls, kwargs)
-
-    def resolved(self, config: MetaVoiceConfig, is_stream: bool) -> "ResolvedSound":
-        """What `"auto"` means for a model.
-
-        Raises:
-            ValueError: the model lacks a part that is asked for, or a stream cannot do what is.
-        """
-        has_diffusion = config.diffusion_config is not None
-        decoder = self.decoder
-        if decoder == "auto":
-            decoder = "multi_band_diffusion" if has_diffusion and not is_stream else "encodec"
-        if decoder == "multi_band_diffusion":
-            if is_stream:
-                raise ValueError(
-                    "`decoder` cannot be 'multi_band_diffusion' in a stream: it needs a whole part. Use 'encodec'."
-                )
-            if not has_diffusion:
-                raise ValueError("`decoder` is 'multi_band_diffusion', which this checkpoint lacks: use 'encodec'.")
-        has_enhancer = config.enhancer_config is not None
-        if self.enhance and not has_enhancer:
-            raise ValueError("`enhance` is True, but this checkpoint has no DeepFilterNet (`enhancer_config`).")
-        enhance = has_enhancer and decoder == "multi_band_diffusion" if self.enhance is None else self.enhance
-        if is_stream and self.second_stage == "full":
-            raise ValueError("`second_stage` cannot be 'full' in a stream: it needs a whole part.")
-        return ResolvedSound(decoder, bool(enhance), is_stream or self.second_stage == "chunked")
 
 
 @dataclass(frozen=True)
@@ -160,6 +116,38 @@ class ResolvedSound:
     decoder: str
     enhance: bool
     is_chunked: bool
+
+    @classmethod
+    def of(cls, generation: GenerationConfig, config: MetaVoiceConfig, is_stream: bool) -> "ResolvedSound":
+        """What `decoder`, `enhance` and `second_stage` of `generation` mean for a model.
+
+        Raises:
+            ValueError: a word is unknown, the model lacks a part that is asked for, or a stream cannot do what is.
+        """
+        for name, allowed in _WORDS.items():
+            if getattr(generation, name) not in allowed:
+                words = ", ".join(map(repr, allowed))
+                raise ValueError(f"`{name}` must be one of {words}; got {getattr(generation, name)!r}.")
+        if is_stream and generation.decoder == "multi_band_diffusion":
+            raise ValueError("`decoder` cannot be 'multi_band_diffusion' in a stream, as it needs whole parts.")
+        if is_stream and generation.second_stage == "full":
+            raise ValueError("`second_stage` cannot be 'full' in a stream, as it needs whole parts.")
+        has_diffusion, has_enhancer = config.diffusion_config is not None, config.enhancer_config is not None
+        if generation.decoder == "multi_band_diffusion" and not has_diffusion:
+            raise ValueError("`decoder` is 'multi_band_diffusion', which this checkpoint lacks: use 'encodec'.")
+        if generation.enhance is True and not has_enhancer:
+            raise ValueError("`enhance` is True, but this checkpoint lacks DeepFilterNet (`enhancer_config`).")
+        is_diffused = generation.decoder != "encodec" and has_diffusion and not is_stream
+        enhance = (is_diffused and has_enhancer) if generation.enhance == "auto" else generation.enhance
+        decoder = "multi_band_diffusion" if is_diffused else "encodec"
+        return cls(decoder, enhance, is_stream or generation.second_stage == "chunked")
+
+
+_WORDS: dict[str, tuple[str | bool, ...]] = {
+    "decoder": ("auto", "encodec", "multi_band_diffusion"),
+    "enhance": ("auto", True, False),
+    "second_stage": ("auto", "full", "chunked"),
+}
 
 
 @dataclass
@@ -223,7 +211,7 @@ _AXES = {
     "continued_mask": 2,
     "part_counts": 1,
     "speaker_embeddings": 2,
-    "voice_features": 4,
+    "voice_features": 3,
     "voice_mask": 2,
     "voice_counts": 1,
 }
