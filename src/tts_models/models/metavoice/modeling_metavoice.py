@@ -53,7 +53,8 @@ class MetaVoiceForConditionalGeneration(MetaVoicePreTrainedModel, MetaVoiceGener
         self.first_stage = MetaVoiceFirstStageForCausalLM._from_config(config.first_stage_config)
         self.second_stage = MetaVoiceSecondStageModel._from_config(config.second_stage_config)
         self.speaker_encoder = MetaVoiceSpeakerEncoder._from_config(config.speaker_encoder_config)
-        self.codec_model = EncodecModel._from_config(config.codec_config)
+        # Without attention; the library's class refuses any kind but this when one is asked for.
+        self.codec_model = EncodecModel._from_config(config.codec_config, attn_implementation="eager")
         self.diffusion = self.enhancer = None
         # CODEPATH: diffusion and enhancer have licences and sizes of their own; a checkpoint may come without them.
         if config.diffusion_config is not None:
