@@ -80,8 +80,8 @@ def integrated_loudness(samples: np.ndarray, sampling_rate: int) -> float | None
 def clipped_loudness(samples: np.ndarray, sampling_rate: int) -> float | None:
     """The loudness of a recording in LUFS as `torchaudio.transforms.Loudness` measures it.
 
-    What the filters make larger than 1 is clipped, so loud recordings count as quieter than they are; only whole blocks
-    count. `None` where there is none, or the recording is silent.
+    What the filters make larger than 1 is clipped, so loud recordings count as quieter than they are, and only whole
+    blocks count. `None` where there is no block, or the recording is silent.
 
     Args:
         samples: Mono, `(samples,)`.

@@ -105,6 +105,7 @@ class Tester(ModelTester):
             "a negative limit": (lambda: model(samples, atten_lim_db=-3.0), "atten_lim_db"),
             "labels of another length": (lambda: model(samples, labels=samples[:, :-1]), "labels"),
             "an unknown rate": (lambda: model.enhance(samples, 0), "(?i)orig|rate"),
+            "a stream's unknown rate": (lambda: model.stream(1, sampling_rate=-1), "(?i)orig|rate"),
             "a stream without rows": (lambda: model.stream(0), "batch_size"),
             "a stream's negative limit": (lambda: model.stream(1, atten_lim_db=-1.0), "atten_lim_db"),
             "a stream's samples of another batch": (lambda: model.stream(1).push(samples), "samples"),
@@ -117,12 +118,15 @@ class Tester(ModelTester):
             offline = model(samples, atten_lim_db=limit).waveform
             for plan in ([333], [1] * 333, [0, 19, 1, 20, 93, 200]):
                 yield f"chunks {plan}, limit {limit}", offline, stream(model, samples, plan, limit)
+        offline, _ = model.enhance(samples, 1000)
+        for plan in ([333], [0, 1, 2, 330]):
+            yield f"chunks {plan} of half the rate", offline, stream(model, samples, plan, sampling_rate=1000)
 
 
 def stream(
-    model: DeepFilterNetModel, samples: torch.Tensor, plan: list[int], atten_lim_db: float | None = None
+    model: DeepFilterNetModel, samples: torch.Tensor, plan: list[int], *arguments: Any, **options: Any
 ) -> torch.Tensor:
     """Streams samples in pieces of so many; returns everything that came out. (batch, samples)"""
-    enhancer = model.stream(len(samples), atten_lim_db=atten_lim_db)
+    enhancer = model.stream(len(samples), *arguments, **options)
     pieces = [enhancer.push(piece) for piece in samples.split(plan, dim=-1)]
     return torch.cat([*pieces, enhancer.flush()], dim=-1)

@@ -20,8 +20,9 @@ def build_diffusion(
     config, weights = conversion.convert_bands(bands, sampling_rate)
     for name, value in overrides.items():
         setattr(config, name, value)
-    model = MetaVoiceMultiBandDiffusion(config)
-    model.load_state_dict(weights)
+    with torch.device("meta"):  # networks of released size take long to initialise
+        model = MetaVoiceMultiBandDiffusion(config)
+    model.load_state_dict(weights, assign=True)
     return model.eval()
 
 

@@ -36,7 +36,7 @@ from .layers_deepfilternet import (
 )
 from .loss_deepfilternet import enhancement_loss
 from .spectrum_deepfilternet import DeepFilterNetTransform, band_matrix
-from .streaming_deepfilternet import DeepFilterNetStream
+from .streaming_deepfilternet import ZERO_CROSSINGS, DeepFilterNetStream
 
 
 @dataclass
@@ -428,22 +428,26 @@ class DeepFilterNetModel(DeepFilterNetPreTrainedModel):
         audio = _two_dimensional(audio, "audio").to(self.device)
         lengths = frame_lengths(audio, audio.shape[-1], lengths, None)
         audio = audio.float() * length_mask(lengths, audio.shape[-1])
-        resampled = sinc_resample(audio, sampling_rate, self.config.sampling_rate)
+        resampled = sinc_resample(audio, sampling_rate, self.config.sampling_rate, ZERO_CROSSINGS)
         lengths = -(-lengths * self.config.sampling_rate // sampling_rate)
         return self(resampled, lengths, atten_lim_db=atten_lim_db).waveform, lengths
 
-    def stream(self, batch_size: int = 1, atten_lim_db: float | None = None) -> DeepFilterNetStream:
+    def stream(
+        self, batch_size: int = 1, atten_lim_db: float | None = None, sampling_rate: int | None = None
+    ) -> DeepFilterNetStream:
         r"""
         A stream that enhances samples as they arrive: `push(samples)`, then `flush()`.
 
         Args:
             batch_size (`int`, *optional*, defaults to 1): Rows of every piece.
             atten_lim_db (`float`, *optional*): As in `forward`.
+            sampling_rate (`int`, *optional*): Rate of what is pushed, in Hz; `config.sampling_rate` by default. What
+                comes out has `config.sampling_rate`.
 
         Raises:
-            ValueError: a batch without rows, or a negative limit.
+            ValueError: a batch without rows, a negative limit, or a rate that is not allowed.
         """
-        return DeepFilterNetStream(self, batch_size, atten_lim_db)
+        return DeepFilterNetStream(self, batch_size, atten_lim_db, sampling_rate)
 
 
 def _two_dimensional(samples: torch.Tensor, name: str = "input_values") -> torch.Tensor:

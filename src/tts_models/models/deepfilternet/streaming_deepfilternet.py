@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from ...audio.sinc_resample import SincResampleStream
 from ...streaming.context import LeftContext
 
 
@@ -25,23 +26,34 @@ if TYPE_CHECKING:
     from .modeling_deepfilternet import DeepFilterNetModel
 
 
+# Upstream resamples what it hears with wider filters than torchaudio's default.
+ZERO_CROSSINGS = 16
+
+
 class DeepFilterNetStream:
     r"""
     Enhances samples as they arrive; the concatenation of everything it returns is `DeepFilterNetModel.forward`'s
     waveform of all samples. What comes out is `config.latency_samples` (30 ms in the release), rounded up to a whole
-    hop, behind what went in.
+    hop, behind what went in. Samples of another rate are resampled as [`~DeepFilterNetModel.enhance`] does it.
 
     Args:
         model ([`DeepFilterNetModel`]): The network.
         batch_size (`int`): Rows of every piece.
         atten_lim_db (`float`, *optional*): Noise is quieted by at most so many dB.
+        sampling_rate (`int`, *optional*): Rate of what is pushed, in Hz; `config.sampling_rate` by default.
 
     Attributes:
-        samples_in (`int`): Samples pushed so far, of each row.
+        samples_in (`int`): Samples heard so far, of each row, at `config.sampling_rate`.
         samples_out (`int`): Samples that have come out.
     """
 
-    def __init__(self, model: "DeepFilterNetModel", batch_size: int = 1, atten_lim_db: float | None = None):
+    def __init__(
+        self,
+        model: "DeepFilterNetModel",
+        batch_size: int = 1,
+        atten_lim_db: float | None = None,
+        sampling_rate: int | None = None,
+    ):
         model.check_limit(atten_lim_db)
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
@@ -49,6 +61,9 @@ class DeepFilterNetStream:
         self.model, self.atten_lim_db = model, atten_lim_db
         self.context = LeftContext(batch_size)
         self.samples_in = self.samples_out = 0
+        self._resampler: SincResampleStream | None = None
+        if sampling_rate is not None and sampling_rate != config.sampling_rate:
+            self._resampler = SincResampleStream(sampling_rate, config.sampling_rate, ZERO_CROSSINGS)
         self.is_flushed = False
         self._pending = torch.zeros(batch_size, 0, device=model.device)
         self._past = config.df_order - 1 - config.df_lookahead
@@ -64,7 +79,7 @@ class DeepFilterNetStream:
         """Enhances the next samples; returns those `(batch, n)` that are complete, possibly none.
 
         Args:
-            samples (`torch.FloatTensor` of shape `(batch, samples)`): At `config.sampling_rate`, possibly none.
+            samples (`torch.FloatTensor` of shape `(batch, samples)`): In [-1, 1], possibly none.
 
         Raises:
             ValueError: a wrong shape, or the stream is already flushed.
@@ -75,8 +90,8 @@ class DeepFilterNetStream:
             raise ValueError(
                 f"`samples` must have shape {(len(self._pending), 'samples')}, got {tuple(samples.shape)}."
             )
-        self.samples_in += samples.shape[-1]
-        self._pending = torch.cat([self._pending, samples.to(self._pending)], dim=-1)
+        samples = samples.to(self._pending)
+        self._hear(samples if self._resampler is None else self._resampler.push(samples))
         return self._run(self._pending.shape[-1] // self.model.config.hop_length)
 
     @torch.no_grad()
@@ -84,9 +99,15 @@ class DeepFilterNetStream:
         """Returns the remaining samples `(batch, n)` and closes the stream."""
         self.is_flushed = True
         config = self.model.config
+        if self._resampler is not None and self._resampler.samples_in:
+            self._hear(self._resampler.flush())
         frames = (self._pending.shape[-1] + config.fft_length) // config.hop_length
         self._pending = F.pad(self._pending, (0, config.fft_length))
         return self._run(frames, is_final=True)
+
+    def _hear(self, samples: torch.Tensor) -> None:
+        self.samples_in += samples.shape[-1]
+        self._pending = torch.cat([self._pending, samples], dim=-1)
 
     def _run(self, frames: int, is_final: bool = False) -> torch.Tensor:
         """Takes `frames` hops of the pending samples."""

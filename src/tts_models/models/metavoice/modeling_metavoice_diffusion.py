@@ -96,9 +96,9 @@ class MetaVoiceBandProcessor(nn.Module):
     def __init__(self, bands: int, power: float | list[float], sampling_rate: int):
         super().__init__()
         self.sampling_rate, self.power = sampling_rate, power
-        self.register_buffer("mean", torch.zeros(bands))
-        self.register_buffer("deviation", torch.ones(bands))
-        self.register_buffer("target", torch.ones(bands))
+        self.mean = nn.Buffer(torch.zeros(bands))
+        self.deviation = nn.Buffer(torch.ones(bands))
+        self.target = nn.Buffer(torch.ones(bands))
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
         """float32 `(batch, samples)` to the same shape."""
@@ -226,8 +226,7 @@ class MetaVoiceMultiBandDiffusion(MetaVoicePreTrainedModel):
         generators = resolve_row_generators(generator, len(latents))
         diffused = torch.zeros(reference_audio.shape, device=latents.device)
         waveform = torch.zeros_like(diffused)
-        for frames in sorted(set(lengths.tolist())):
-            rows = (lengths == frames).nonzero().flatten()
+        for frames, rows in _rows_of_equal_length(lengths):
             samples = frames * self.config.hop_length
             draws = _Draws(rows, samples, noise, generators)
             sound = self._diffuse(latents[rows, :, :frames], steps, draws)
@@ -277,6 +276,12 @@ class MetaVoiceMultiBandDiffusion(MetaVoicePreTrainedModel):
         expected = (len(self.bands), steps, latents.shape[0], samples)
         if noise is not None and noise.shape != expected:
             raise ValueError(f"`noise` must have shape {expected}, got {tuple(noise.shape)}.")
+
+
+def _rows_of_equal_length(lengths: torch.LongTensor) -> Iterator[tuple[int, torch.LongTensor]]:
+    """Every length and the rows that have it."""
+    for length in sorted(set(lengths.tolist())):
+        yield length, (lengths == length).nonzero().flatten()
 
 
 @dataclass

@@ -87,13 +87,18 @@ class MetaVoiceSpeakerEncoder(MetaVoicePreTrainedModel):
                 f"{tuple(input_features.shape)}."
             )
         lengths = frame_lengths(input_features, input_features.shape[1], None, attention_mask, minimum=least)
-        windows = [
-            row[:length].unfold(0, least, self.config.frame_step).transpose(1, 2)
-            for row, length in zip(input_features, lengths.tolist(), strict=True)
-        ]
+        windows = self._windows(input_features, lengths)
         vectors = self.embed_windows(torch.cat(windows).to(self.projection.weight))
         means = torch.stack([rows.mean(0) for rows in vectors.split([len(each) for each in windows])])
         return MetaVoiceSpeakerEncoderOutput(speaker_embeddings=F.normalize(means, dim=-1))
+
+    def _windows(self, input_features: torch.Tensor, lengths: torch.LongTensor) -> list[torch.Tensor]:
+        """Of every recording its windows `(windows, window_frames, num_mel_bins)`."""
+        size, step = self.config.window_frames, self.config.frame_step
+        return [
+            row[:length].unfold(0, size, step).transpose(1, 2)
+            for row, length in zip(input_features, lengths.tolist(), strict=True)
+        ]
 
 
 def average_embeddings(embeddings: torch.Tensor) -> torch.Tensor:
