@@ -6,11 +6,14 @@ from typing import Any
 import metavoice_stages as conversion
 import torch
 from checkpoint_tools import ConversionError, account_for, state_shapes
-from transformers import PreTrainedModel
+from convert_deepfilternet_to_hf import convert_state_dict as convert_enhancer
+from metavoice_parts import convert_speaker_encoder
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from tests.common.reference import Check, ReferenceCase, compare, compare_rows, reference_runner
 from tests.models.metavoice.reference import stripped
 from tests.models.metavoice.tiny import tokenizer_from_table
+from tts_models import DeepFilterNetConfig, DeepFilterNetModel, MetaVoiceSpeakerEncoder
 from tts_models.models.metavoice.configuration_metavoice import (
     MetaVoiceFirstStageConfig,
     MetaVoiceSecondStageConfig,
@@ -207,9 +210,8 @@ def run_released(case: ReferenceCase) -> Iterator[Check]:
     actual, expected = {}, {}
     for name, table in case.spec.items():
         if not name.startswith("_"):
-            with torch.device("meta"):
-                actual[name] = place_all(name, {key: torch.empty(shape) for key, (_, shape) in table.items()})
-            expected[name] = "all placed"
+            upstream = {key: torch.empty(shape, device="meta") for key, (_, shape) in table.items()}
+            actual[name], expected[name] = place_all(name, upstream), "all placed"
     yield compare_rows("released", actual, expected)
 
 
@@ -217,28 +219,30 @@ def place_all(name: str, upstream: dict[str, torch.Tensor]) -> str:
     """Converts one file's names and shapes; says what is wrong, or that all is placed."""
     try:
         if name.startswith("first_stage"):
-            model = MetaVoiceFirstStageForCausalLM(
-                conversion.first_stage_config(upstream, RELEASED_ARGUMENTS["first_stage"])
-            )
+            config = conversion.first_stage_config(upstream, RELEASED_ARGUMENTS["first_stage"])
             converted = conversion.convert_first_stage(upstream)
-            return placed(model, converted, tied=["lm_head.weight"])
+            return placed(MetaVoiceFirstStageForCausalLM, config, converted, tied=("lm_head.weight",))
         if name.startswith("second_stage"):
-            model = MetaVoiceSecondStageModel(
-                conversion.second_stage_config(upstream, RELEASED_ARGUMENTS["second_stage"])
-            )
-            return placed(model, conversion.convert_second_stage(upstream))
+            config = conversion.second_stage_config(upstream, RELEASED_ARGUMENTS["second_stage"])
+            return placed(MetaVoiceSecondStageModel, config, conversion.convert_second_stage(upstream))
         if name.startswith("speaker_encoder"):
-            return place_speaker_encoder(upstream)
+            return placed(MetaVoiceSpeakerEncoder, *convert_speaker_encoder(upstream))
         if name.startswith("deepfilternet"):
-            return place_enhancer(upstream)
+            config = DeepFilterNetConfig()
+            return placed(DeepFilterNetModel, config, convert_enhancer(upstream, config))
     except (ConversionError, ValueError) as error:
         return str(error)
     return "no part of this name"
 
 
 def placed(
-    model: PreTrainedModel, converted: Mapping[str, torch.Tensor], tied: tuple[str, ...] | list[str] = ()
+    model_class: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    converted: Mapping[str, torch.Tensor],
+    tied: tuple[str, ...] = (),
 ) -> str:
-    """Checks that `converted` fills `model`."""
+    """Checks that `converted` fills a model."""
+    with torch.device("meta"):
+        model = model_class(config)
     account_for({name: tensor.shape for name, tensor in converted.items()}, state_shapes(model), tied)
     return "all placed"

@@ -13,6 +13,7 @@
 # limitations under the License.
 """MetaVoice: two stages that write EnCodec's codes, the speaker encoder, and what makes sound of the codes."""
 
+import copy
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from .modeling_metavoice_speaker_encoder import MetaVoiceSpeakerEncoder
 
 
 _FROZEN = ("second_stage", "speaker_encoder", "codec_model", "diffusion", "enhancer")
+_UNQUANTIZED = (*_FROZEN, "first_stage.lm_head", "first_stage.model.speaker_projection")
 
 
 # trf-ignore: TRF057
@@ -82,7 +84,8 @@ class MetaVoiceForConditionalGeneration(MetaVoicePreTrainedModel, MetaVoiceGener
             ValueError: the folder misses weights of a part, which would otherwise be silently random, or 4-bit
                 quantisation is asked for on a machine without a CUDA device.
         """
-        check_quantization(kwargs.get("quantization_config"))
+        if kwargs.get("quantization_config") is not None:
+            kwargs["quantization_config"] = limit_quantization(kwargs["quantization_config"])
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model._freeze_parts()
@@ -161,11 +164,11 @@ class MetaVoiceForConditionalGeneration(MetaVoicePreTrainedModel, MetaVoiceGener
         )
 
 
-def check_quantization(quantization_config: Any) -> None:
-    """Refuse 4-bit weights where no GPU could compute with them.
+def limit_quantization(quantization_config: Any) -> Any:
+    """A copy that leaves all parts but the first stage alone, and of that the head and what reads the speaker.
 
     Raises:
-        ValueError: as said.
+        ValueError: 4-bit weights on a machine where no GPU could compute with them.
     """
     kind = type(getattr(quantization_config, "quant_type", None)).__name__
     if "Int4" in kind and not torch.cuda.is_available():
@@ -173,6 +176,10 @@ def check_quantization(quantization_config: Any) -> None:
             f"`quantization_config` asks for {kind}: 4-bit weights need a CUDA device, and this machine has none. "
             "Int8WeightOnlyConfig works on the CPU."
         )
+    limited = copy.copy(quantization_config)
+    if hasattr(limited, "modules_to_not_convert"):
+        limited.modules_to_not_convert = [*(limited.modules_to_not_convert or []), *_UNQUANTIZED]
+    return limited
 
 
 __all__ = ["MetaVoiceForConditionalGeneration"]
