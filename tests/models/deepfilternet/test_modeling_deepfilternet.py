@@ -201,7 +201,8 @@ def test_conversion_of_a_release(model: DeepFilterNetModel, tmp_path: Path) -> N
     assert conversion.main(["--input", str(release), "--output", str(tmp_path / "out")]) == 0
     converted = DeepFilterNetModel.from_pretrained(tmp_path / "out")
     assert all(getattr(converted.config, name) == value for name, value in TINY.items())
-    assert torch.equal(converted(noise(1, 300)).waveform, model(noise(1, 300)).waveform)
+    # Loaded weights can lie in memory differently, which changes the order of some sums.
+    assert_close(converted(noise(1, 300)).waveform, model(noise(1, 300)).waveform, 1e-6)
     assert AutoFeatureExtractor.from_pretrained(tmp_path / "out").sampling_rate == 2000
 
 
@@ -209,7 +210,7 @@ def test_conversion_of_an_unpacked_release(model: DeepFilterNetModel, tmp_path: 
     with zipfile.ZipFile(write_release(model, tmp_path / "release.zip")) as archive:
         archive.extractall(tmp_path / "release")
     loaded = conversion.load_upstream(tmp_path / "release")
-    assert torch.equal(loaded(noise(1, 300)).waveform, model(noise(1, 300)).waveform)
+    assert_close(loaded(noise(1, 300)).waveform, model(noise(1, 300)).waveform, 1e-6)
 
 
 @pytest.mark.parametrize(
