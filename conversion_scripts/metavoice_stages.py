@@ -19,6 +19,7 @@ from tts_models.models.metavoice.configuration_metavoice import (
 
 StateDict = Mapping[str, torch.Tensor]
 COMPILED_PREFIX = "_orig_mod."
+FIRST_STAGE_OFFSET, SECOND_STAGE_OFFSET = 2049, 1025
 HEAD, TABLE = "lm_heads.0.weight", "transformer.wtes.0.weight"
 
 # Upstream's names on the left, ours on the right.
@@ -119,11 +120,17 @@ def first_stage_config(
     differing = [f"{name} {model_args.get(name)!r}" for name, value in wanted.items() if model_args.get(name) != value]
     if differing:
         raise ConversionError(f"model_args: the first stage has {wanted}; got {', '.join(differing)}")
-    rows = shape_of(upstream, TABLE)[0]
+    rows, offset = shape_of(upstream, TABLE)[0], FIRST_STAGE_OFFSET if text_offset is None else text_offset
+    # Text follows the codes of all codebooks and the end of audio.
+    codes = (offset - 1) // MetaVoiceFirstStageConfig.num_codebooks
+    end_of_audio = codes * MetaVoiceFirstStageConfig.num_codebooks
     return MetaVoiceFirstStageConfig(
         **common_arguments(upstream, model_args),
         vocab_size=rows,
-        text_token_offset=MetaVoiceFirstStageConfig.text_token_offset if text_offset is None else text_offset,
+        num_codes=codes,
+        eos_token_id=end_of_audio,
+        pad_token_id=end_of_audio,
+        text_token_offset=offset,
         end_of_text_token_id=rows - 1,
         speaker_dropout=float(model_args.get("spkemb_dropout") or 0.0),
     )
@@ -141,6 +148,7 @@ def second_stage_config(
     tables = count_of(upstream, r"transformer\.wtes\.(\d+)\.")
     heads = count_of(upstream, r"lm_heads\.(\d+)\.")
     rows = [shape_of(upstream, f"transformer.wtes.{table}.weight")[0] for table in range(tables)]
+    offset = SECOND_STAGE_OFFSET if text_offset is None else text_offset
     return MetaVoiceSecondStageConfig(
         **common_arguments(upstream, model_args),
         vocab_sizes=rows,
@@ -149,6 +157,8 @@ def second_stage_config(
         use_norm_bias="transformer.ln_f.bias" in upstream,
         use_gated_mlp=activations[activation],
         hidden_act="silu" if activations[activation] else "gelu",
-        text_token_offset=MetaVoiceSecondStageConfig.text_token_offset if text_offset is None else text_offset,
+        num_codes=offset - 1,
+        pad_token_id=offset - 1,
+        text_token_offset=offset,
         end_of_text_token_id=rows[0] - 1,
     )

@@ -61,10 +61,15 @@ TINY: dict[str, Any] = {
 }
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of all bytes and a few merges."""
+def tiny_ranks() -> dict[bytes, int]:
+    """All bytes and a few merges."""
     ranks = {bytes([byte]): byte for byte in range(256)}
-    ranks |= {token: 256 + place for place, token in enumerate(_MERGES)}
+    return ranks | {token: 256 + place for place, token in enumerate(_MERGES)}
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of these."""
+    ranks = tiny_ranks()
     return build_tokenizer(PATTERN, ranks, {"<|endoftext|>": len(ranks)})
 
 
