@@ -382,8 +382,9 @@ class MetaVoiceConfig(PreTrainedConfig):
 
     @property
     def sampling_rate(self) -> int:
-        """Rate of the speech in Hz."""
-        return self.codec_config.sampling_rate
+        """Rate in Hz of what `generate` returns by default: the enhancer's after diffusion, else EnCodec's."""
+        is_enhanced = self.diffusion_config is not None and self.enhancer_config is not None
+        return (self.enhancer_config if is_enhanced else self.codec_config).sampling_rate
 
     @property
     def frame_length(self) -> int:

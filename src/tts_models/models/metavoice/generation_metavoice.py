@@ -92,10 +92,7 @@ class MetaVoiceGenerationMixin(SpeechGenerationMixin, GenerationMixin):
 
     def _default_generation_config(self) -> GenerationConfig:
         """Upstream's defaults; saved as `generation_config.json`."""
-        first, own = self.config.first_stage_config, {}
-        if self.config.diffusion_config is not None and self.config.enhancer_config is not None:
-            # The rate of what `generate` returns by default: a pipeline looks for it here.
-            own["sampling_rate"] = self.config.enhancer_config.sampling_rate
+        first = self.config.first_stage_config
         return GenerationConfig(
             do_sample=True,
             guidance_scale=3.0,
@@ -108,7 +105,6 @@ class MetaVoiceGenerationMixin(SpeechGenerationMixin, GenerationMixin):
             decoder="auto",
             enhance="auto",
             second_stage="auto",
-            **own,
         )
 
     def generate(
@@ -350,7 +346,7 @@ class MetaVoiceGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         for part, result in zip(request.parts, spoken, strict=True):
             texts[part.text].append(result)
         sound = self._sound_by_encodec if request.sound.decoder == "encodec" else self._sound_by_diffusion
-        waveforms, rate = sound(request, texts), self.config.sampling_rate
+        waveforms, rate = sound(request, texts), self.config.codec_config.sampling_rate
         if request.sound.enhance:
             waveforms, rate = self._enhance(waveforms)
         audio, lengths = pad_waveforms([waveform.clamp(-1, 1) for waveform in waveforms])
@@ -400,17 +396,17 @@ class MetaVoiceGenerationMixin(SpeechGenerationMixin, GenerationMixin):
 
     def _join(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """Waveforms `(samples,)` that begin anew as one, joined where they are quiet."""
-        joiner = QuietJoiner(self.config.sampling_rate)
+        joiner = QuietJoiner(self.config.codec_config.sampling_rate)
         pieces = [piece for part in parts for piece in (joiner.add(part.float()), joiner.end_part().to(part.device))]
         return torch.cat([*pieces, joiner.finish().to(pieces[0].device)])
 
     def _compress(self, waveform: torch.Tensor) -> torch.Tensor:
-        louder = compress_loudness(waveform.cpu().numpy(), self.config.sampling_rate)
+        louder = compress_loudness(waveform.cpu().numpy(), self.config.codec_config.sampling_rate)
         return torch.as_tensor(louder, device=waveform.device)
 
     def _enhance(self, waveforms: list[torch.Tensor]) -> tuple[list[torch.Tensor], int]:
         """Clean waveforms `(samples,)`, and their rate."""
-        rate, cleaned = self.config.sampling_rate, list(waveforms)
+        rate, cleaned = self.config.codec_config.sampling_rate, list(waveforms)
         for row, waveform in enumerate(waveforms):
             if len(waveform):
                 cleaned[row] = self.enhancer.enhance(waveform[None], rate)[0][0]
@@ -421,7 +417,7 @@ class MetaVoiceGenerationMixin(SpeechGenerationMixin, GenerationMixin):
     @torch.no_grad()
     def _stream_chunks(self, request: MetaVoiceRequest) -> Iterator[SpeechChunk]:
         enhancer = self.enhancer if request.sound.enhance else None
-        rate = self.config.sampling_rate if enhancer is None else enhancer.config.sampling_rate
+        rate = self.config.codec_config.sampling_rate if enhancer is None else enhancer.config.sampling_rate
         joiner = ChunkJoiner(request.part_counts, rate)
         histories, sounds = (
             self._new_histories(request),

@@ -63,7 +63,7 @@ class MetaVoiceProcessor(SpeechProcessorMixin, ProcessorMixin):
         end_of_text_token_id (`int`, *optional*, defaults to 2561):
             Follows a text.
         output_sampling_rate (`int`, *optional*, defaults to 24000):
-            Rate of the speech, in Hz, before it is enhanced.
+            Rate of the speech that the model returns by default, in Hz.
         full_reference_seconds (`float`, *optional*, defaults to 30.0):
             The length of reference that the model was made for; less of it is used with a warning.
         min_reference_seconds (`float`, *optional*, defaults to 0.5):
@@ -133,7 +133,7 @@ class MetaVoiceProcessor(SpeechProcessorMixin, ProcessorMixin):
 
     @property
     def sampling_rate(self) -> int:
-        """Rate of the speech in Hz, before it is enhanced."""
+        """Rate in Hz of the speech that the model returns by default."""
         return self.output_sampling_rate
 
     # trf-ignore: TRF057

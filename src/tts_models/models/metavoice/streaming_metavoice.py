@@ -21,7 +21,6 @@ import torch
 from transformers import EncodecModel
 
 from ...audio.joining import QuietJoiner
-from ...audio.sinc_resample import SincResampleStream
 from ...streaming.encodec import EncodecDecoderStream
 from ...streaming.schedule import TwoPhaseSchedule
 from .configuration_metavoice import MetaVoiceFirstStageConfig
@@ -133,13 +132,11 @@ class TextSound:
     """
 
     def __init__(self, codec: EncodecModel, enhancer: "DeepFilterNetModel | None" = None) -> None:
-        self.codec, self.enhancer = codec, enhancer
+        self.codec = codec
         self.decoder = EncodecDecoderStream(codec)
         rate = codec.config.sampling_rate
         self.joiner = QuietJoiner(rate)
-        if enhancer is not None:
-            self.resampler = SincResampleStream(rate, enhancer.config.sampling_rate)
-            self.cleaner = enhancer.stream()
+        self.cleaner = None if enhancer is None else enhancer.stream(sampling_rate=rate)
 
     def push(self, codes: torch.LongTensor, is_last: bool = False) -> torch.Tensor:
         """Samples `(n,)` that are ready after more codes `(num_codebooks, frames)`; `is_last` of the last part."""
@@ -158,12 +155,10 @@ class TextSound:
 
     def _clean(self, samples: torch.Tensor, is_final: bool = False) -> torch.Tensor:
         samples = samples.float()
-        if self.enhancer is None:
-            return samples.clamp(-1, 1)
-        pieces = [self.cleaner.push(self.resampler.push(samples[None]))]
-        if is_final:
-            pieces += [self.cleaner.push(self.resampler.flush()), self.cleaner.flush()]
-        return torch.cat(pieces, dim=1)[0].clamp(-1, 1)
+        if self.cleaner is not None:
+            cleaned = [self.cleaner.push(samples[None])] + ([self.cleaner.flush()] if is_final else [])
+            samples = torch.cat(cleaned, dim=1)[0]
+        return samples.clamp(-1, 1)
 
 
 __all__ = ["ChunkedCompletion", "TextSound", "pair_codes"]
