@@ -130,8 +130,14 @@ class DeepFilterNetConvBlock(nn.Module):
     def _needs_mixing(kernel_size: Sequence[int]) -> bool:
         return max(kernel_size) > 1
 
+    def _convolve(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        conv = self.conv
+        if conv.kernel_size == (1, 1) and conv.groups == conv.in_channels == conv.out_channels:
+            return hidden_states * conv.weight[:, 0]  # a gain per channel; on a CPU the convolution loops over them
+        return conv(hidden_states)
+
     def forward(self, hidden_states: torch.Tensor, context: LeftContext) -> torch.Tensor:
-        hidden_states = self.conv(context.extend(self, hidden_states, self.past, dim=2))
+        hidden_states = self._convolve(context.extend(self, hidden_states, self.past, dim=2))
         if self.mix is not None:
             hidden_states = self.mix(hidden_states)
         return self.activation(self.norm(hidden_states))
