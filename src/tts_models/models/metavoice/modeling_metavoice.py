@@ -58,9 +58,10 @@ class MetaVoiceForConditionalGeneration(MetaVoicePreTrainedModel, MetaVoiceGener
         # Without attention; the library's class refuses any kind but this when one is asked for.
         self.codec_model = EncodecModel._from_config(config.codec_config, attn_implementation="eager")
         self.diffusion = self.enhancer = None
-        # CODEPATH: diffusion and enhancer have licences and sizes of their own; a checkpoint may come without them.
+        # CODEPATH: a checkpoint may come without the diffusion, whose weights are not for commercial use.
         if config.diffusion_config is not None:
             self.diffusion = MetaVoiceMultiBandDiffusion._from_config(config.diffusion_config)
+        # CODEPATH: a checkpoint may come without the enhancer, which is a release of its own.
         if config.enhancer_config is not None:
             self.enhancer = DeepFilterNetModel._from_config(config.enhancer_config)
         self._freeze_parts()

@@ -101,6 +101,7 @@ class MetaVoiceFirstStageModel(LlamaModel):
     def embed_speaker(self, speaker_embeddings: torch.Tensor) -> torch.Tensor:
         """What `(batch, speaker_embed_size)` adds to every row, `(batch, hidden_size)`; nothing for a zero vector."""
         term = self.speaker_projection(speaker_embeddings.to(self.speaker_projection.weight.device, self.dtype))
+        # CODEPATH: checkpoints that are trained for guidance, as the released one was, lose the speaker at times.
         if self.training and self.config.speaker_dropout > 0:
             dropped = torch.rand(len(term), 1, device=term.device) < self.config.speaker_dropout
             term = term.masked_fill(dropped, 0.0)
