@@ -220,7 +220,7 @@ class OmegaNode:
 OMEGACONF_CLASSES = {
     "omegaconf.dictconfig": ("DictConfig",),
     "omegaconf.listconfig": ("ListConfig",),
-    "omegaconf.base": ("ContainerMetadata", "Metadata"),
+    "omegaconf.base": ("ContainerMetadata", "Metadata", "UnionNode"),
     "omegaconf.nodes": (
         "AnyNode",
         "BooleanNode",
@@ -241,6 +241,26 @@ def _stand_ins() -> list[Any]:
         for name in names
     ]
     return [*nodes, defaultdict, (Any, "typing.Any"), dict, list, int, float, str, bool]
+
+
+def settings_of(node: Any) -> Any:
+    """What an omegaconf object holds, as plain containers and values; references to other values are followed."""
+    content = plain(node)
+    return _resolved(content, content)
+
+
+def _resolved(value: Any, root: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _resolved(item, root) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolved(item, root) for item in value]
+    reference = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+    if reference is None:
+        return value
+    target = root
+    for part in reference[1].split("."):
+        target = target.get(part) if isinstance(target, dict) else None
+    return value if target in (None, value) else _resolved(target, root)
 
 
 def plain(value: Any) -> Any:
@@ -285,7 +305,7 @@ def convert_multi_band_diffusion(
         raise ConversionError(f"{path} lacks the bands {missing}")
     bands = [
         {
-            "cfg": plain(content[band]["cfg"]),
+            "cfg": settings_of(content[band]["cfg"]),
             "model_state": content[band]["model_state"],
             "processor_state": content[band]["processor_state"],
         }
