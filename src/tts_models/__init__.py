@@ -52,6 +52,7 @@ _PUBLIC_NAMES = {
     ],
     "models.maya1": ["Maya1Config", "Maya1ForConditionalGeneration", "Maya1PreTrainedModel", "Maya1Processor"],
     "models.metavoice": [
+        "MetaVoiceChunks",
         "MetaVoiceConfig",
         "MetaVoiceFeatureExtractor",
         "MetaVoiceFirstStageConfig",
@@ -59,6 +60,7 @@ _PUBLIC_NAMES = {
         "MetaVoiceForConditionalGeneration",
         "MetaVoiceMultiBandDiffusion",
         "MetaVoiceMultiBandDiffusionConfig",
+        "MetaVoiceOptions",
         "MetaVoicePreTrainedModel",
         "MetaVoiceProcessor",
         "MetaVoiceSecondStageConfig",
@@ -166,6 +168,7 @@ if TYPE_CHECKING:
     )
     from .models.maya1 import Maya1Config, Maya1ForConditionalGeneration, Maya1PreTrainedModel, Maya1Processor
     from .models.metavoice import (
+        MetaVoiceChunks,
         MetaVoiceConfig,
         MetaVoiceFeatureExtractor,
         MetaVoiceFirstStageConfig,
@@ -173,6 +176,7 @@ if TYPE_CHECKING:
         MetaVoiceForConditionalGeneration,
         MetaVoiceMultiBandDiffusion,
         MetaVoiceMultiBandDiffusionConfig,
+        MetaVoiceOptions,
         MetaVoicePreTrainedModel,
         MetaVoiceProcessor,
         MetaVoiceSecondStageConfig,
@@ -288,6 +292,7 @@ __all__ = [
     "Maya1ForConditionalGeneration",
     "Maya1PreTrainedModel",
     "Maya1Processor",
+    "MetaVoiceChunks",
     "MetaVoiceConfig",
     "MetaVoiceFeatureExtractor",
     "MetaVoiceFirstStageConfig",
@@ -295,6 +300,7 @@ __all__ = [
     "MetaVoiceForConditionalGeneration",
     "MetaVoiceMultiBandDiffusion",
     "MetaVoiceMultiBandDiffusionConfig",
+    "MetaVoiceOptions",
     "MetaVoicePreTrainedModel",
     "MetaVoiceProcessor",
     "MetaVoiceSecondStageConfig",

@@ -61,7 +61,9 @@ def test_nothing_gives_nothing() -> None:
     assert stream.push(make_codes(0)).shape == stream.flush().shape == (1, 0)
 
 
-def test_a_row_does_not_hear_the_others() -> None:
+@pytest.mark.parametrize("piece_frames", [1500, 10])
+def test_a_row_does_not_hear_the_others(piece_frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tts_models.streaming.encodec._PIECE_FRAMES", piece_frames)
     codec = make_codec()
     rows = [make_codes(frames)[0] for frames in (12, 0, 3, 30)]
     for row, waveform in zip(rows, decode_ragged(codec, rows), strict=True):

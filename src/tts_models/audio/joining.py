@@ -32,6 +32,7 @@ class QuietJoiner:
         self.search = round(search_seconds * sampling_rate)
         self.fade = max(round(fade_seconds * sampling_rate), 1)
         self.peak = 0.0
+        self._nothing = torch.zeros(0)
         self._before: torch.Tensor | None = None
         self._held: torch.Tensor | None = None
 
@@ -42,6 +43,7 @@ class QuietJoiner:
             piece: The samples.
             is_last: Whether no part follows this one, so that nothing needs to wait.
         """
+        self._nothing = piece[:0]
         if not len(piece):
             return piece
         held = piece if self._held is None else torch.cat([self._held, piece])
@@ -56,7 +58,7 @@ class QuietJoiner:
     def end_part(self) -> torch.Tensor:
         """The part is complete: the next samples belong to another one. Returns what is ready."""
         if self._held is None:
-            return torch.zeros(0) if self._before is None else self._before[:0]
+            return self._nothing
         held, self._held = self._joined(self._held), None
         start = max(len(held) - self.search, 0)
         self._before = held[start:]

@@ -10,6 +10,8 @@ from transformers import EncodecModel
 
 _CONVOLUTION, _UPSAMPLING = "EncodecConv1d", "EncodecConvTranspose1d"
 _RECURRENT, _RESIDUAL = "EncodecLSTM", "EncodecResnetBlock"
+# Frames that are decoded at once (20 s): what the last layers hold of more would fill the memory.
+_PIECE_FRAMES = 1500
 
 
 class EncodecDecoderStream:
@@ -102,8 +104,9 @@ def decode_ragged(codec: EncodecModel, audio_codes: list[torch.LongTensor]) -> l
     for rows in [long, *short] if long else short:
         lengths = [audio_codes[row].shape[-1] for row in rows]
         padded = [F.pad(audio_codes[row], (0, max(lengths) - audio_codes[row].shape[-1])) for row in rows]
-        with torch.no_grad():
-            decoded = codec.decoder(codec.quantizer.decode(torch.stack(padded, dim=1)))[:, 0]
+        stream = EncodecDecoderStream(codec, len(rows))
+        pieces = [stream.push(piece) for piece in torch.stack(padded).split(_PIECE_FRAMES, dim=-1)]
+        decoded = torch.cat([*pieces, stream.flush()], dim=1)
         for row, length, waveform in zip(rows, lengths, decoded, strict=True):
             waveforms[row] = waveform[: length * hop]
     return waveforms

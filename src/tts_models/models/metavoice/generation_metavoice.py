@@ -55,6 +55,8 @@ logger = logging.get_logger(__name__)
 
 # Parts that diffusion works on at once: its networks are wide.
 _DIFFUSION_ROWS = 4
+# What the enhancer hears at once of long speech.
+_ENHANCER_SECONDS = 30
 
 
 @dataclass
@@ -397,19 +399,20 @@ class MetaVoiceGenerationMixin(SpeechGenerationMixin, GenerationMixin):
     def _join(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """Waveforms `(samples,)` that begin anew as one, joined where they are quiet."""
         joiner = QuietJoiner(self.config.codec_config.sampling_rate)
-        pieces = [piece for part in parts for piece in (joiner.add(part.float()), joiner.end_part().to(part.device))]
-        return torch.cat([*pieces, joiner.finish().to(pieces[0].device)])
+        pieces = [piece for part in parts for piece in (joiner.add(part.float()), joiner.end_part())]
+        return torch.cat([*pieces, joiner.finish()])
 
     def _compress(self, waveform: torch.Tensor) -> torch.Tensor:
         louder = compress_loudness(waveform.cpu().numpy(), self.config.codec_config.sampling_rate)
         return torch.as_tensor(louder, device=waveform.device)
 
     def _enhance(self, waveforms: list[torch.Tensor]) -> tuple[list[torch.Tensor], int]:
-        """Clean waveforms `(samples,)`, and their rate."""
-        rate, cleaned = self.config.codec_config.sampling_rate, list(waveforms)
-        for row, waveform in enumerate(waveforms):
-            if len(waveform):
-                cleaned[row] = self.enhancer.enhance(waveform[None], rate)[0][0]
+        """Clean waveforms `(samples,)`, and their rate. Pieces of any size give the same, and need no more memory."""
+        rate, cleaned = self.config.codec_config.sampling_rate, []
+        for waveform in waveforms:
+            stream = self.enhancer.stream(sampling_rate=rate)
+            pieces = [stream.push(piece[None]) for piece in waveform.split(_ENHANCER_SECONDS * rate)]
+            cleaned.append(torch.cat([*pieces, stream.flush()], dim=1)[0])
         return cleaned, self.config.enhancer_config.sampling_rate
 
     # Streams
