@@ -34,6 +34,7 @@ Tokens = torch.Tensor | np.ndarray | Sequence[int]
 MIN_VOICE_SECONDS, MAX_VOICE_SECONDS = 0.1, 120.0
 
 
+# trf-ignore: TRF057
 class S3GenProcessor(SpeechProcessorMixin, ProcessorMixin):
     r"""
     Prepares speech tokens and voices for [`S3GenModel`], and writes its waveforms to files.
@@ -77,6 +78,7 @@ class S3GenProcessor(SpeechProcessorMixin, ProcessorMixin):
         """What `__call__` may return and the model takes."""
         return ["speech_tokens", "speech_token_lens", "ref_wav", "ref_sr", "ref_dict"]
 
+    # trf-ignore: TRF057
     def __call__(
         self,
         speech_tokens: Tokens | Sequence[Tokens],
