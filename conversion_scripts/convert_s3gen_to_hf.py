@@ -40,7 +40,7 @@ from s3gen_parts import (
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from tts_models import S3GenConfig, S3GenModel
+from tts_models import S3GenConfig, S3GenModel, S3GenProcessor
 
 
 FILE_NAMES = ("s3gen.safetensors", "s3gen.pt", "s3gen_meanflow.safetensors")
@@ -195,11 +195,10 @@ def convert(options: argparse.Namespace) -> None:
         preparation = feature_extractor_for(model.config)
     else:
         model = load_s3gen(with_parts(upstream, options.flow, options.vocoder))
-        preparation = None
+        preparation = S3GenProcessor.from_config(model.config)
     with written_whole(options.output, options.overwrite) as staging:
         model.save_pretrained(staging)
-        if preparation is not None:
-            preparation.save_pretrained(staging)
+        preparation.save_pretrained(staging)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

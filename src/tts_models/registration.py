@@ -75,6 +75,7 @@ REGISTERED_MODELS: dict[str, dict[str, str]] = {
     "s3gen": {
         "AutoConfig": "S3GenConfig",
         "AutoModel": "S3GenModel",
+        "AutoProcessor": "S3GenProcessor",
     },
     "s3_tokenizer": {
         "AutoConfig": "S3TokenizerConfig",

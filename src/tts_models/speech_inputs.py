@@ -41,7 +41,7 @@ def spread(name: str, value: Any, rows: int) -> list[Any]:
     if not isinstance(value, list):
         return [value] * rows
     if len(value) != rows:
-        raise ValueError(f"`{name}` holds {len(value)} entries for {rows} texts: pass one, or one each.")
+        raise ValueError(f"`{name}` holds {len(value)} entries for {rows} rows: pass one, or one each.")
     return value
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from checkpoint_tools import ConversionError, fuse_weight_norm
 from safetensors.torch import save_file
-from transformers import AutoFeatureExtractor, AutoModel
+from transformers import AutoFeatureExtractor, AutoModel, AutoProcessor
 
 from tests.common.fill import fill_state_dict
 from tests.common.reference import ReferenceCase
@@ -94,6 +94,7 @@ def test_released_folder_becomes_a_folder_that_loads(state: State, tmp_path: Pat
     save_file(state, tmp_path / "released" / "s3gen.safetensors")
     assert run("--input", tmp_path / "released", "--output", tmp_path / "converted") == 0
     model = AutoModel.from_pretrained(tmp_path / "converted")
+    assert AutoProcessor.from_pretrained(tmp_path / "converted").vocab_size == model.config.vocab_size
     assert type(model) is S3GenModel and not model.config.meanflow
     sizes = {name: getattr(model.config, name) for name in FLOW}
     assert sizes == FLOW and model.config.vocoder_config.upsample_rates == [8, 5, 3]

@@ -12,6 +12,7 @@ import torch
 
 from tests.conversion.test_convert_s3gen import released_state
 from tests.models.s3gen.tester import recording
+from tts_models import S3GenProcessor
 from tts_models.audio import load_audio, save_audio
 
 
@@ -73,6 +74,7 @@ def folder(checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with that checkpoint and two recordings, in which the examples run."""
     checkpoint.config.num_flow_steps = 1  # the examples take the default
     checkpoint.save_pretrained(tmp_path / "s3gen-hf")
+    S3GenProcessor.from_config(checkpoint.config).save_pretrained(tmp_path / "s3gen-hf")
     for name, rate in (("reference.wav", 22050), ("source.wav", 16000)):
         save_audio(tmp_path / name, recording(0.8, rate).numpy(), rate)
     monkeypatch.chdir(tmp_path)

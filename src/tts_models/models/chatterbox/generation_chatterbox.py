@@ -48,7 +48,7 @@ from .request_chatterbox import (
     text_rows,
     token_limits,
 )
-from .voice_chatterbox import ChatterboxVoice, join_references
+from .voice_chatterbox import ChatterboxVoice, join_voices
 
 
 logger = logging.get_logger(__name__)
@@ -312,7 +312,7 @@ class ChatterboxGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         rows = [codes[place] for place in places]
         padded, _ = self.s3gen.inference(
             torch.nn.utils.rnn.pad_sequence(rows, batch_first=True),
-            ref_dict=join_references([request.voices[text] for text, _ in texts]),
+            ref_dict=join_voices([request.voices[text] for text, _ in texts]),
             finalize=True,
             speech_token_lens=torch.tensor([len(row) for row in rows]),
             num_flow_steps=request.options.num_flow_steps,

@@ -22,6 +22,7 @@ import torch
 
 from ...files import write_tensors
 from ...speech_inputs import read_voice_file
+from ..s3gen import join_references
 
 
 _FORMAT = "tts_models.chatterbox.voice"
@@ -67,7 +68,7 @@ class ChatterboxVoice:
     @property
     def reference(self) -> dict[str, Any]:
         """S3Gen's part as its `ref_dict`."""
-        return join_references([self])
+        return join_voices([self])
 
     @classmethod
     def from_parts(
@@ -113,17 +114,18 @@ class ChatterboxVoice:
         return cls(**tensors)
 
 
-def join_references(voices: Sequence[ChatterboxVoice]) -> dict[str, Any]:
+def join_voices(voices: Sequence[ChatterboxVoice]) -> dict[str, Any]:
     """S3Gen's `ref_dict` of several voices, one row each, padded."""
-    tokens, features = [voice.reference_tokens for voice in voices], [voice.reference_features for voice in voices]
-    device = tokens[0].device
-    return {
-        "prompt_token": torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
-        "prompt_token_len": torch.tensor([len(row) for row in tokens], device=device),
-        "prompt_feat": torch.nn.utils.rnn.pad_sequence(features, batch_first=True),
-        "prompt_feat_len": torch.tensor([len(row) for row in features], device=device),
-        "embedding": torch.stack([voice.reference_embedding for voice in voices]),
-    }
+    return join_references(
+        [
+            {
+                "prompt_token": voice.reference_tokens[None],
+                "prompt_feat": voice.reference_features[None],
+                "embedding": voice.reference_embedding[None],
+            }
+            for voice in voices
+        ]
+    )
 
 
 __all__ = ["ChatterboxVoice"]

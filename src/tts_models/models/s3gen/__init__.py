@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .configuration_s3gen import *
     from .modeling_s3gen import *
     from .modeling_s3gen_flow import *
+    from .processing_s3gen import *
     from .reference_s3gen import *
     from .streaming_s3gen import *
 else:

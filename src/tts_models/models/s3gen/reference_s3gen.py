@@ -13,7 +13,7 @@
 # limitations under the License.
 """The reference voice of S3Gen: what `S3GenModel.embed_ref` returns, kept in files and checked before use."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,9 +73,7 @@ def make_prompt(ref_dict: Mapping[str, Any], config: S3GenConfig, device: torch.
     Raises:
         ValueError: if an entry is missing, of another shape, or out of range.
     """
-    missing = [name for name in ("prompt_token", "prompt_feat", "embedding") if ref_dict.get(name) is None]
-    if missing:
-        raise ValueError(f"`ref_dict` must hold {', '.join(REFERENCE_KEYS)}; it lacks {', '.join(missing)}.")
+    _check_complete(ref_dict)
     given = {name: _tensor(ref_dict.get(name), device) for name in REFERENCE_KEYS}
     tokens, embedding = torch.atleast_2d(given["prompt_token"]).long(), torch.atleast_2d(given["embedding"])
     features = given["prompt_feat"] if given["prompt_feat"].dim() == 3 else given["prompt_feat"][None]
@@ -86,6 +84,42 @@ def make_prompt(ref_dict: Mapping[str, Any], config: S3GenConfig, device: torch.
     longest = max(lengths)
     features = features[:, : longest * config.token_mel_ratio].float()
     return S3GenPrompt(tokens[:, :longest], lengths, features, embedding.float())
+
+
+def join_references(references: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """Several references as one with all of their voices, a row each, padded.
+
+    Raises:
+        ValueError: if one lacks an entry.
+    """
+    rows = [row for reference in references for row in _voices_of(reference)]
+    tokens, features, embeddings = zip(*rows, strict=True)
+    device = tokens[0].device
+    return {
+        "prompt_token": torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
+        "prompt_token_len": torch.tensor([len(row) for row in tokens], device=device),
+        "prompt_feat": torch.nn.utils.rnn.pad_sequence(features, batch_first=True),
+        "prompt_feat_len": torch.tensor([len(row) for row in features], device=device),
+        "embedding": torch.stack(embeddings),
+    }
+
+
+def _voices_of(reference: Mapping[str, Any]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Tokens, mel frames and vector of each voice, without padding."""
+    _check_complete(reference)
+    tokens, embeddings = (torch.atleast_2d(torch.as_tensor(reference[name])) for name in ("prompt_token", "embedding"))
+    features = torch.as_tensor(reference["prompt_feat"])
+    features = features if features.dim() == 3 else features[None]
+    for voice, (row, frames, embedding) in enumerate(zip(tokens, features, embeddings, strict=True)):
+        lengths = [reference.get(name) for name in ("prompt_token_len", "prompt_feat_len")]
+        ends = [None if each is None else int(torch.as_tensor(each).reshape(-1)[voice]) for each in lengths]
+        yield row[: ends[0]].long(), frames[: ends[1]].float(), embedding.float()
+
+
+def _check_complete(ref_dict: Mapping[str, Any]) -> None:
+    missing = [name for name in ("prompt_token", "prompt_feat", "embedding") if ref_dict.get(name) is None]
+    if missing:
+        raise ValueError(f"`ref_dict` must hold {', '.join(REFERENCE_KEYS)}; it lacks {', '.join(missing)}.")
 
 
 def _tensor(value: Any, device: torch.device) -> torch.Tensor | None:
@@ -177,4 +211,4 @@ def load_s3gen_reference(path: str | Path) -> dict[str, torch.Tensor | None]:
     return {name: tensors.get(name) for name in REFERENCE_KEYS}
 
 
-__all__ = ["drop_invalid_tokens", "load_s3gen_reference", "save_s3gen_reference"]
+__all__ = ["drop_invalid_tokens", "join_references", "load_s3gen_reference", "save_s3gen_reference"]
