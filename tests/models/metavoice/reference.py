@@ -21,6 +21,7 @@ from tts_models.models.metavoice.modeling_metavoice_first_stage import MetaVoice
 from tts_models.models.metavoice.modeling_metavoice_second_stage import MetaVoiceSecondStageModel
 from tts_models.models.metavoice.text_metavoice import normalize_text
 from tts_models.models.metavoice.tokens_metavoice import first_stage_ids, second_stage_ids, split_first_stage
+from tts_models.models.metavoice.training_metavoice import optimizer_groups, train_last_blocks, training_batch
 
 
 END_OF_AUDIO = 2048
@@ -215,31 +216,28 @@ def ignoring(targets: torch.Tensor) -> torch.LongTensor:
 def run_finetuning(case: ReferenceCase) -> Iterator[Check]:
     """The layout of the data, and a few steps of training: losses, norms of the gradient, changes of the weights."""
     model, call = build_first_stage(case), case.spec["call"]
-    tokens = case.input("tokens")[:, 0].long()
-    yield compare("tokens", torch.stack([training_row(case, model, row) for row in range(len(tokens))]), tokens)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-
-    last = call["last_n_blocks_to_finetune"]
-    trained = [model.model.norm, *model.model.layers[-last:]]
-
-    model.requires_grad_(False)
-    for part in trained:
-        part.requires_grad_(True)
-    matrices, vectors = (
-        [p for part in trained for p in part.parameters() if (p.dim() > 1) == flag] for flag in (1, 0)
+    tokens, voices = case.input("tokens")[:, 0].long(), case.input("speaker_embeddings")[:, 0]
+    rows = range(len(tokens))
+    batch = training_batch(
+        model.config,
+        [case.input(f"text_ids_{row}").tolist() for row in rows],
+        [case.input(f"codes_{row}") for row in rows],
+        voices,
+        call["context"],
     )
-    groups = [{"params": matrices, "weight_decay": call["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}]
+    batch = {name: value.to(case.device) for name, value in batch.items()}
+    yield compare("tokens", torch.cat([batch["input_ids"], batch["shift_labels"][:, -1:]], dim=1), tokens)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train_last_blocks(model, call["last_n_blocks_to_finetune"])
+    groups = optimizer_groups(model, call["weight_decay"])
+    trained = [parameter for group in groups for parameter in group["params"]]
     optimizer = torch.optim.AdamW(groups, lr=call["learning_rate"], betas=tuple(call["betas"]), eps=call["eps"])
     losses, norms = [], []
     with torch.enable_grad():
         for _ in range(len(case.tensors["outputs.losses"])):
-            output = model(
-                input_ids=tokens[:, :-1],
-                speaker_embeddings=case.input("speaker_embeddings")[:, 0],
-                shift_labels=tokens[:, 1:],
-            )
+            output = model(**batch)
             output.loss.backward()
-            norms.append(torch.nn.utils.clip_grad_norm_([*matrices, *vectors], call["grad_clip"]))
+            norms.append(torch.nn.utils.clip_grad_norm_(trained, call["grad_clip"]))
             optimizer.step()
             optimizer.zero_grad()
             losses.append(output.loss.detach())
@@ -258,17 +256,6 @@ def weight_change(
     ours = [conversion.renamed({name: torch.empty(0)}, conversion.FIRST_STAGE_RULES).popitem()[0] for name in names]
     state = model.state_dict()
     return torch.cat([state[name] - before[name] for name in ours])
-
-
-def training_row(case: ReferenceCase, model: MetaVoiceFirstStageForCausalLM, row: int) -> torch.LongTensor:
-    """Text and codes of a row as it is trained on: without an end of its own, padded or cut."""
-    config, call = model.config, case.spec["call"]
-    text = [token - config.text_token_offset for token in case.input(f"text_ids_{row}").tolist()]
-    if text and text[-1] + config.text_token_offset == config.end_of_text_token_id:
-        text = text[:-1]
-    ids = first_stage_ids(config, text, case.input(f"codes_{row}").long()[: config.num_codebooks])
-    length = call["context"] + 1
-    return torch.nn.functional.pad(ids[:length], (0, max(length - len(ids), 0)), value=call["pad"])
 
 
 # The second stage
