@@ -145,6 +145,10 @@ class DeepFilterNetConfig(PreTrainedConfig):
             kernel = getattr(self, name)
             if len(kernel) != 2 or min(kernel) < 1 or kernel[1] % 2 == 0:
                 raise ValueError(f"`{name}` must hold frames and an odd number of bins, got {kernel}.")
+        if self.upsampling_kernel_size[1] != 3:
+            raise ValueError(
+                f"`upsampling_kernel_size` must span 3 bins, which doubles them, got {self.upsampling_kernel_size}."
+            )
         if self.pathway_kernel_size < 1:
             raise ValueError(f"`pathway_kernel_size` must be at least 1, got {self.pathway_kernel_size}.")
 
@@ -156,6 +160,8 @@ class DeepFilterNetConfig(PreTrainedConfig):
             raise ValueError(
                 f"`df_skip='identity'` needs `df_hidden_size` {self.embedding_size}, got {self.df_hidden_size}."
             )
+        if self.encoder_skip == "identity" and self.concat_encoder:
+            raise ValueError("`encoder_skip` must not be 'identity' with `concat_encoder`: the widths differ.")
         joined = self.hidden_channels * self.num_df_bins // 2
         sizes = {
             "encoder_linear_groups": (joined, self.embedding_size),
