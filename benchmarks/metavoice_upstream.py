@@ -6,13 +6,10 @@ tokenizing) may be missing: empty modules then stand in.
 
 import argparse
 import contextlib
-import importlib
 import io
 import json
 import sys
-from types import ModuleType
 from typing import Any
-from unittest.mock import MagicMock
 
 import torch
 from metavoice_common import (
@@ -29,21 +26,10 @@ from metavoice_common import (
 )
 from qwen3_tts_common import time_frames
 from seeded_weights import fill, uninitialised
+from upstream_modules import stand_in_for_missing_modules
 
 
 _UNUSED = ("librosa", "tiktoken", "einops", "webrtcvad", "soundfile", "librosa.feature")
-
-
-def stand_in_for_missing_modules() -> None:
-    """Empty modules for those that cannot be imported."""
-    for name in _UNUSED:
-        try:
-            importlib.import_module(name)
-        except Exception:
-            module = MagicMock(spec=ModuleType(name))
-            module.__path__, module.__spec__ = [], importlib.machinery.ModuleSpec(name, None)
-            module.rearrange = module.feature = MagicMock()
-            sys.modules[name] = module
 
 
 def layer_names(layer: int) -> str:
@@ -217,7 +203,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     sys.path.insert(0, options.checkout)
-    stand_in_for_missing_modules()
+    stand_in_for_missing_modules(_UNUSED)
     result = {"fast": fast_loop(options)}
     result["older"] = older_loop(options)
     print(json.dumps(result))

@@ -8,6 +8,7 @@ import torch
 from transformers import LogitsProcessor
 
 from tests.common.model_tester import Inputs, SpeakingModelTester
+from tests.common.recordings import noisy_tone
 from tests.models.deepfilternet.tester import TINY as TINY_ENHANCER
 from tests.models.metavoice.tiny import TINY, tiny_tokenizer
 from tts_models import (
@@ -42,10 +43,7 @@ def prepared_voice(seed: int = 0) -> MetaVoiceVoice:
 
 def recording(seconds: float = 2.0, rate: int = 16000, seed: int = 0) -> np.ndarray:
     """A noisy tone, float32 `(samples,)`."""
-    generator = np.random.default_rng(seed)
-    times = np.arange(int(seconds * rate)) / rate
-    tone = 0.3 * np.sin(2 * np.pi * (120 + 40 * seed) * times) + 0.05 * generator.standard_normal(len(times))
-    return tone.astype(np.float32)
+    return noisy_tone(seconds, rate, seed)
 
 
 class EndAfter(LogitsProcessor):
@@ -178,7 +176,7 @@ class Tester(SpeakingModelTester):
             "half a recording": (lambda: model.generate(**recorded | {"voice_mask": None}), "voice_mask"),
             "recordings of another batch": (
                 lambda: model.generate(**recorded | {"voice_counts": torch.tensor([2])}),
-                "voice_counts",
+                "voice_features",
             ),
             "an unknown tensor": (lambda: generate(loudness_values=torch.ones(1)), "loudness_values"),
             "an unknown argument": (lambda: generate(loudness=3), "loudness"),

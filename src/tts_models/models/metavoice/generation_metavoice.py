@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig, GenerationMixin
-from transformers.utils import logging
 
 from ...acceleration.sampling import RowSampler
 from ...audio.joining import QuietJoiner
@@ -32,9 +31,10 @@ from ...speech_generation import (
     pad_waveforms,
     resolve_row_seeds,
     row_generator,
+    warn_of_cuts,
 )
 from ...streaming.encodec import decode_ragged
-from ...streaming.feed import TokenFeed
+from ...streaming.feed import TokenFeed, take_turns
 from .context_metavoice import TextHistory
 from .decoding_metavoice_first_stage import FirstStageDecoding, Guidance, first_stage_processors
 from .decoding_metavoice_second_stage import complete_codes, draw_uniforms
@@ -50,8 +50,6 @@ from .request_metavoice import (
 from .streaming_metavoice import ChunkedCompletion, TextSound, pair_codes
 from .tokens_metavoice import first_stage_ids
 
-
-logger = logging.get_logger(__name__)
 
 # Parts that diffusion works on at once: its networks are wide.
 _DIFFUSION_ROWS = 4
@@ -268,7 +266,7 @@ class MetaVoiceGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         decoding, reasons = self._decode_tokens(request, passes), {}
         for step in decoding:
             reasons |= step.ended
-        self._warn_of_cuts(reasons)
+        warn_of_cuts(reasons.values())
         frames = [self._pair(picked) for picked in decoding.picked]
         complete = self._complete_in_chunks if request.sound.is_chunked else self._complete_at_once
         codes = complete(request, passes, frames)
@@ -329,16 +327,6 @@ class MetaVoiceGenerationMixin(SpeechGenerationMixin, GenerationMixin):
             request.options.second_stage_temperature,
             request.options.second_stage_top_k,
         )
-
-    def _warn_of_cuts(self, reasons: dict[int, str]) -> None:
-        cut = sum(reason == "length" for reason in reasons.values())
-        if cut:
-            logger.warning(
-                "%d of %d parts reached the limit of tokens before their end: the speech may be cut or have gone "
-                "astray. Raise `max_new_tokens`, or speak shorter parts.",
-                cut,
-                len(reasons),
-            )
 
     # Sound of whole texts
 
@@ -434,16 +422,12 @@ class MetaVoiceGenerationMixin(SpeechGenerationMixin, GenerationMixin):
                 row: self._stream_part(request, each, feed, row, sounds[each.part.text], histories[each.part.text])
                 for row, each in enumerate(passes)
             }
-            while speaking:
-                for row in list(speaking):
-                    piece, text = next(speaking[row], None), parts[row].text
-                    if piece is None:
-                        del speaking[row]
-                        nothing = {text: torch.zeros(0, device=self.device)}
-                        yield from joiner.add(nothing, {text: feed.ended[row]}, number)
-                    else:
-                        yield from joiner.add({text: piece}, {}, number)
-            self._warn_of_cuts(feed.ended)
+            for row, piece in take_turns(speaking):
+                text = parts[row].text
+                ended = {text: feed.ended[row]} if piece is None else {}
+                piece = torch.zeros(0, device=self.device) if piece is None else piece
+                yield from joiner.add({text: piece}, ended, number)
+            warn_of_cuts(feed.ended.values())
 
     def _stream_part(
         self,

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
+from ...files import find_in_folder
 from ...speech_generation import SpeechProcessorMixin
 from ...speech_inputs import check_texts, read_recording, spread
 from ...text import split_text
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 DEFAULT_VOICE_NAME = "default_voice.safetensors"
-_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 _URL_STARTS = ("http://", "https://", "ftp://", "s3://", "gs://")
 
 
@@ -311,10 +311,7 @@ class MetaVoiceProcessor(SpeechProcessorMixin, ProcessorMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any) -> "MetaVoiceProcessor":
         """As the parent's; reads the default voice where there is one."""
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if kwargs.get(name) is not None}
-        voice = cached_file(
-            str(pretrained_model_name_or_path), DEFAULT_VOICE_NAME, _raise_exceptions_for_missing_entries=False, **hub
-        )
+        voice = find_in_folder(pretrained_model_name_or_path, DEFAULT_VOICE_NAME, kwargs)
         if voice is not None:
             processor.default_voice = MetaVoiceVoice.load(voice)
         return processor

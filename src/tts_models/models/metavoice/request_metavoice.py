@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor
 
+from ...request_tensors import check_input_ids, check_part_counts, check_row_tensors
 from ...speech_generation import take_options
 from .configuration_metavoice import MetaVoiceConfig
 
@@ -203,9 +204,8 @@ class MetaVoiceRequest:
         ]
 
 
-# The tensors of `generate`, and their number of axes.
+# The tensors of `generate` beside `input_ids`, and their number of axes.
 _AXES = {
-    "input_ids": 2,
     "attention_mask": 2,
     "continued_ids": 2,
     "continued_mask": 2,
@@ -215,9 +215,9 @@ _AXES = {
     "voice_mask": 2,
     "voice_counts": 1,
 }
-INPUT_NAMES = tuple(_AXES)
-_PART_NAMES = ("input_ids", "attention_mask", "continued_ids", "continued_mask")
-_TEXT_NAMES = ("part_counts", "speaker_embeddings", "voice_counts")
+INPUT_NAMES = ("input_ids", *_AXES)
+_PART_NAMES = ("attention_mask", "continued_ids", "continued_mask")
+_RECORDED = ("voice_features", "voice_mask", "voice_counts")
 
 
 def check_inputs(input_ids: Any, tensors: dict[str, Any], device: torch.device) -> dict[str, torch.Tensor]:
@@ -226,41 +226,31 @@ def check_inputs(input_ids: Any, tensors: dict[str, Any], device: torch.device) 
     Raises:
         ValueError: a tensor is missing, has another number of axes or of rows, or is unknown.
     """
-    unknown = sorted(set(tensors) - set(_AXES))
-    if unknown:
-        raise ValueError(f"Unknown inputs {unknown}; known are {sorted(_AXES)}.")
-    if not isinstance(input_ids, torch.Tensor) or input_ids.dim() != 2 or 0 in input_ids.shape:
-        found = tuple(input_ids.shape) if isinstance(input_ids, torch.Tensor) else type(input_ids).__name__
-        raise ValueError(f"`input_ids` must be a tensor (parts, length) that is not empty; got {found}.")
-    checked = {"input_ids": input_ids.to(device)}
-    checked |= {name: torch.as_tensor(value).to(device) for name, value in tensors.items() if value is not None}
-    checked.setdefault("part_counts", torch.ones(len(input_ids), dtype=torch.long, device=device))
-    counts = checked["part_counts"]
-    if counts.dim() != 1 or not len(counts) or int(counts.min()) < 1 or int(counts.sum()) != len(input_ids):
-        raise ValueError(
-            f"`part_counts` {counts.tolist()} must be positive and add up to the {len(input_ids)} rows of `input_ids`."
-        )
-    _check_shapes(checked)
-    return checked
+    check_input_ids(input_ids, "parts, length")
+    counts = check_part_counts(tensors.get("part_counts"), len(input_ids))
+    recordings = sum(torch.as_tensor(tensors["voice_counts"]).flatten().tolist()) if _is_given(tensors) else 0
 
+    def rows(name: str) -> int:
+        if name in _PART_NAMES:
+            return len(input_ids)
+        return recordings if name in ("voice_features", "voice_mask") else len(counts)
 
-def _check_shapes(checked: dict[str, torch.Tensor]) -> None:
-    rows = dict.fromkeys(_PART_NAMES, len(checked["input_ids"]))
-    rows |= dict.fromkeys(_TEXT_NAMES, len(checked["part_counts"]))
-    for name, value in checked.items():
-        needed = rows.get(name, len(value))
-        if value.dim() != _AXES[name] or len(value) != needed:
-            raise ValueError(f"`{name}` must have {_AXES[name]} axes and {needed} rows; got {tuple(value.shape)}.")
-    recorded = [name for name in ("voice_features", "voice_mask", "voice_counts") if name in checked]
-    if recorded and len(recorded) < 3:
-        raise ValueError(f"`{recorded[0]}` needs `voice_features`, `voice_mask` and `voice_counts`; got {recorded}.")
-    if recorded and int(checked["voice_counts"].sum()) != len(checked["voice_features"]):
-        raise ValueError(
-            f"`voice_counts` {checked['voice_counts'].tolist()} must add up to the {len(checked['voice_features'])} "
-            "recordings of `voice_features`."
-        )
-    if not recorded and "speaker_embeddings" not in checked:
+    checked = check_row_tensors(tensors, _AXES, rows, device)
+    if not recordings and "speaker_embeddings" not in checked:
         raise ValueError("No voice: `speaker_embeddings` or `voice_features` is needed.")
+    return checked | {"input_ids": input_ids.to(device), "part_counts": torch.tensor(counts)}
+
+
+def _is_given(tensors: dict[str, Any]) -> bool:
+    """Whether recordings are given.
+
+    Raises:
+        ValueError: only a part of what belongs to them is.
+    """
+    given = [name for name in _RECORDED if tensors.get(name) is not None]
+    if given and len(given) < len(_RECORDED):
+        raise ValueError(f"`{given[0]}` needs all of {', '.join(_RECORDED)}; got {', '.join(given)}.")
+    return bool(given)
 
 
 def read_parts(checked: dict[str, torch.Tensor], config: MetaVoiceConfig) -> list[MetaVoicePart]:
