@@ -9,7 +9,6 @@ ONNX files batch norms are folded into the convolutions before them; they come b
 Every tensor must find its place with the right shape; anything else is an error and leaves no output behind.
 """
 
-import argparse
 import configparser
 import io
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from checkpoint_tools import ConversionError, account_for, exit_status, state_shapes, written_whole
+from checkpoint_tools import ConversionError, account_for, run_conversion, state_shapes, written_whole
 from onnx_weights import OnnxGraph, read_onnx
 
 from tts_models import DeepFilterNetConfig, DeepFilterNetFeatureExtractor, DeepFilterNetModel
@@ -409,19 +408,9 @@ def convert(input_path: Path, output_folder: Path, overwrite: bool = False) -> N
         DeepFilterNetFeatureExtractor(sampling_rate=model.config.sampling_rate).save_pretrained(staging)
 
 
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", type=Path, required=True, help="release: folder, zip, tar.gz or wheel")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output folder that is not empty")
-    return parser.parse_args(arguments)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    options = parse_arguments(arguments)
-    return exit_status(options.output, lambda: convert(options.input, options.output, options.overwrite))
+    return run_conversion(__doc__, "release: folder, zip, tar.gz or wheel", convert, arguments)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from transformers.utils import ModelOutput, can_return_tuple
 
 from ...audio.lengths import frame_lengths
+from ...audio.speaker_windows import SpeakerWindowsMixin
 from .configuration_metavoice import MetaVoiceSpeakerEncoderConfig
 from .modeling_metavoice_first_stage import MetaVoicePreTrainedModel
 
@@ -40,7 +41,7 @@ class MetaVoiceSpeakerEncoderOutput(ModelOutput):
 
 
 # trf-ignore: TRF057
-class MetaVoiceSpeakerEncoder(MetaVoicePreTrainedModel):
+class MetaVoiceSpeakerEncoder(SpeakerWindowsMixin, MetaVoicePreTrainedModel):
     """
     Tells speakers apart: an LSTM hears windows of 1.6 s, whose vectors are averaged and normalised.
     [`MetaVoiceFeatureExtractor`] makes the frames.
@@ -57,11 +58,6 @@ class MetaVoiceSpeakerEncoder(MetaVoicePreTrainedModel):
         self.lstm = nn.LSTM(config.num_mel_bins, config.hidden_size, config.num_hidden_layers, batch_first=True)
         self.projection = nn.Linear(config.hidden_size, config.speaker_embed_size)
         self.post_init()
-
-    def embed_windows(self, windows: torch.Tensor) -> torch.Tensor:
-        """Mel frames `(windows, window_frames, num_mel_bins)` to vectors `(windows, speaker_embed_size)`."""
-        _, (hidden_states, _) = self.lstm(windows)
-        return F.normalize(torch.relu(self.projection(hidden_states[-1])), dim=-1)
 
     # trf-ignore: TRF057
     @can_return_tuple
@@ -88,9 +84,7 @@ class MetaVoiceSpeakerEncoder(MetaVoicePreTrainedModel):
             )
         lengths = frame_lengths(input_features, input_features.shape[1], None, attention_mask, minimum=least)
         windows = self._windows(input_features, lengths)
-        vectors = self.embed_windows(torch.cat(windows).to(self.projection.weight))
-        means = torch.stack([rows.mean(0) for rows in vectors.split([len(each) for each in windows])])
-        return MetaVoiceSpeakerEncoderOutput(speaker_embeddings=F.normalize(means, dim=-1))
+        return MetaVoiceSpeakerEncoderOutput(speaker_embeddings=self.embed_recordings(windows))
 
     def _windows(self, input_features: torch.Tensor, lengths: torch.LongTensor) -> list[torch.Tensor]:
         """Of every recording its windows `(windows, window_frames, num_mel_bins)`."""
