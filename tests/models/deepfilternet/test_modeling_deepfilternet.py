@@ -120,6 +120,15 @@ def test_shortest_recording(model: DeepFilterNetModel) -> None:
     assert model(noise(1, 1)).waveform.shape == (1, 1)
 
 
+def test_training_after_inference_mode() -> None:
+    """Tables are made once, and must serve both."""
+    model, samples = Tester().model(norm_seconds=0.123, hop_length=10), noise(1, 300)
+    with torch.inference_mode():
+        model(samples)
+    with torch.enable_grad():
+        model.train()(samples, labels=samples).loss.backward()
+
+
 def test_silence_stays_silent(model: DeepFilterNetModel) -> None:
     assert model(torch.zeros(1, 300)).waveform.abs().max() < 1e-6
 

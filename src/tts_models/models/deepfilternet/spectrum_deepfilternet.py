@@ -49,7 +49,9 @@ def erb_widths(config: DeepFilterNetConfig) -> list[int]:
     return widths
 
 
+# Tables made while inference mode is on could not be used in training later.
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def band_matrix(widths: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """`(bins, bands)`: 1 where a bin belongs to a band."""
     bands = torch.arange(len(widths)).repeat_interleave(torch.tensor(widths))
@@ -57,6 +59,7 @@ def band_matrix(widths: tuple[int, ...], device: torch.device) -> torch.Tensor:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def spectral_window(fft_length: int, device: torch.device) -> torch.Tensor:
     """The window whose square overlaps to one, as Vorbis has it: `(fft_length,)`."""
     steps = (torch.arange(fft_length, dtype=torch.float64) + 0.5) * math.pi / fft_length
@@ -64,6 +67,7 @@ def spectral_window(fft_length: int, device: torch.device) -> torch.Tensor:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def _mean_matrix(decay: float, frames: int, device: torch.device) -> torch.Tensor:
     """What the running mean after each frame takes of each frame: `(frames, frames)`."""
     steps = torch.arange(frames, dtype=torch.float64)
