@@ -94,6 +94,8 @@ class MetaVoiceSecondStageModel(MetaVoicePreTrainedModel):
     config_class = MetaVoiceSecondStageConfig
     config: MetaVoiceSecondStageConfig
     _no_split_modules = ["MetaVoiceSecondStageLayer"]
+    # The loss is a mean: `Trainer` has to divide it by its accumulation steps.
+    accepts_loss_kwargs = False
 
     def __init__(self, config: MetaVoiceSecondStageConfig) -> None:
         super().__init__(config)
