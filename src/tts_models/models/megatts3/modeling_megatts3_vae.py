@@ -33,8 +33,8 @@ from .configuration_megatts3 import MegaTTS3VAEConfig
 SLOPE = 0.2
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 NO_ENCODER = (
-    "this checkpoint has no WaveVAE encoder (`has_encoder=False`): the official release withholds it. Give the voice's "
-    "latents as an .npy file beside its recording, or convert a checkpoint whose `wavvae/model_only_last.ckpt` holds "
+    "this checkpoint has no WaveVAE encoder (`has_encoder=False`): the official release withholds it. Give the "
+    "voice's latents as an .npy file beside its recording, or convert a checkpoint whose `wavvae/model_only_last.ckpt` holds "
     "the encoder, as the one that the community trained does."
 )
 
@@ -291,9 +291,7 @@ class MegaTTS3VAEModel(MegaTTS3VAEPreTrainedModel):
         # CODEPATH: present in the community's checkpoint, withheld in the official one.
         has_encoder = config.has_encoder
         self.encoder = EncodecEncoder(encoder_config(config)) if has_encoder else None
-        self.latent_projection = (
-            nn.Linear(config.encoder_hidden_size, 2 * config.latent_dim) if has_encoder else None
-        )
+        self.latent_projection = nn.Linear(config.encoder_hidden_size, 2 * config.latent_dim) if has_encoder else None
         self.decoder = MegaTTS3VAEDecoder(config)
         self.remove_weight_norm()
         self.post_init()
