@@ -19,6 +19,13 @@ from transformers.utils.import_utils import define_import_structure
 
 if TYPE_CHECKING:
     from .configuration_megatts3 import *
+    from .modeling_megatts3 import *
+    from .modeling_megatts3_aligner import *
+    from .modeling_megatts3_base import *
+    from .modeling_megatts3_duration import *
+    from .modeling_megatts3_text_encoder import *
+    from .modeling_megatts3_transformer import *
+    from .modeling_megatts3_vae import *
 else:
     import sys
 

@@ -20,6 +20,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, Qwen2Config
 
 
+# The phone token with which the grapheme-to-phoneme model ends.
+LAST_PHONE_TOKEN = 801
 DURATION_HEADS = ("regression", "classification")
 # The released grapheme-to-phoneme model: Qwen2.5-0.5B with a larger vocabulary.
 _G2P = {
@@ -72,11 +74,13 @@ class MegaTTS3TextEncoderConfig(PreTrainedConfig):
             Phones that a feed-forward layer sees at once; odd.
         prenet_layers, prenet_kernel_size (`int`, *optional*, defaults to 3 and 5):
             Convolutions in front of the layers.
-        attention_window (`int`, *optional*, defaults to 4):
+        window_size (`int`, *optional*, defaults to 4):
             Distance up to which relative positions have rows of their own.
+        use_bias (`bool`, *optional*, defaults to `True`):
+            Whether the attention projections have biases.
         layer_norm_eps (`float`, *optional*, defaults to 1e-4):
             Added to the variance.
-        dropout (`float`, *optional*, defaults to 0.0):
+        dropout, attention_dropout (`float`, *optional*, default to 0.0):
             Dropout in training.
     """
 
@@ -92,15 +96,17 @@ class MegaTTS3TextEncoderConfig(PreTrainedConfig):
     kernel_size: int = 3
     prenet_layers: int = 3
     prenet_kernel_size: int = 5
-    attention_window: int = 4
+    window_size: int = 4
+    use_bias: bool = True
     layer_norm_eps: float = 1e-4
     dropout: float | int = 0.0
+    attention_dropout: float | int = 0.0
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         _check_heads(self, "hidden_size", "num_attention_heads")
-        _check_at_least(self, 1, "vocab_size", "num_tones", "attention_window")
+        _check_at_least(self, 1, "vocab_size", "num_tones", "window_size")
         if self.hidden_size % 2 or self.hidden_size < 4:
             raise ValueError(f"`hidden_size` must be even and at least 4; got {self.hidden_size}.")
         for name in ("kernel_size", "prenet_kernel_size"):
@@ -147,9 +153,9 @@ class MegaTTS3AlignerConfig(PreTrainedConfig):
     keys_to_ignore_at_inference = ["past_key_values"]
     attribute_map = {
         "hidden_size": "d_model",
-        "num_attention_heads": "encoder_attention_heads",
-        "num_key_value_heads": "encoder_attention_heads",
-        "num_hidden_layers": "encoder_layers",
+        "num_attention_heads": "decoder_attention_heads",
+        "num_key_value_heads": "decoder_attention_heads",
+        "num_hidden_layers": "decoder_layers",
     }
 
     vocab_size: int = 6800
@@ -471,12 +477,10 @@ class MegaTTS3Config(PreTrainedConfig):
             Makes latents audible.
         frames_multiple (`int`, *optional*, defaults to 8):
             Every piece of speech lasts a multiple of so many frames of 10 ms.
-        g2p_first_phone_id (`int`, *optional*, defaults to 151667):
+        speech_start_token_id (`int`, *optional*, defaults to 151667):
             The token of the grapheme-to-phoneme model that means phone token 0; the next one means 1.
-        g2p_end_token_id (`int`, *optional*, defaults to 152468):
-            The token with which it ends.
-        g2p_start_phone (`int`, *optional*, defaults to 145):
-            The phone with which its answer is made to begin: silence.
+        aligner_sampling_rate (`int`, *optional*, defaults to 16000):
+            Rate in Hz at which the aligner hears.
     """
 
     model_type = "megatts3"
@@ -495,9 +499,8 @@ class MegaTTS3Config(PreTrainedConfig):
     transformer_config: dict | PreTrainedConfig | None = None
     vae_config: dict | PreTrainedConfig | None = None
     frames_multiple: int = 8
-    g2p_first_phone_id: int = 151667
-    g2p_end_token_id: int = 152468
-    g2p_start_phone: int = 145
+    speech_start_token_id: int = 151667
+    aligner_sampling_rate: int = 16000
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -526,14 +529,21 @@ class MegaTTS3Config(PreTrainedConfig):
                 f"`frames_multiple` must be a multiple of the {transformer.frames_per_latent} frames of a latent; "
                 f"got {self.frames_multiple}."
             )
-        for name in ("g2p_first_phone_id", "g2p_end_token_id"):
-            if not 0 <= getattr(self, name) < g2p.vocab_size:
-                raise ValueError(f"`{name}` must be in 0…{g2p.vocab_size - 1}; got {getattr(self, name)}.")
+        if not 0 <= self.speech_start_token_id < g2p.vocab_size - LAST_PHONE_TOKEN:
+            raise ValueError(
+                f"`speech_start_token_id` must be in 0…{g2p.vocab_size - LAST_PHONE_TOKEN - 1}, so that all phone "
+                f"tokens are in the vocabulary; got {self.speech_start_token_id}."
+            )
 
     @property
     def sampling_rate(self) -> int:
         """Rate of the speech in Hz."""
         return self.vae_config.sampling_rate
+
+    @property
+    def num_mel_bins(self) -> int:
+        """Mel bands that the aligner hears."""
+        return self.aligner_config.num_mel_bins
 
     @property
     def frames_per_latent(self) -> int:

@@ -1,0 +1,118 @@
+"""Runs MegaTTS3's cases of the aligner, the duration model, and the list of released tensors."""
+
+from collections.abc import Iterator
+
+import convert_megatts3_to_hf as conversion
+import megatts3_parts as parts
+import torch
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from tests.common.reference import Check, ReferenceCase, compare, reference_runner
+from tts_models import MegaTTS3AlignerForConditionalGeneration, MegaTTS3DurationModel
+from tts_models.models.megatts3.sampling_megatts3_duration import DurationLoop, MegaTTS3DurationPrompt
+
+
+# The aligner
+
+
+def build_aligner(case: ReferenceCase) -> MegaTTS3AlignerForConditionalGeneration:
+    """The case's aligner, filled in upstream's names and converted."""
+    upstream, given = case.state_dict(), case.spec["config"]
+    config = parts.aligner_config(
+        upstream,
+        encoder_attention_heads=given["n_head"],
+        decoder_attention_heads=given["n_head"],
+        max_source_positions=given["n_audio_ctx"],
+    )
+    model = MegaTTS3AlignerForConditionalGeneration(config).eval().to(case.device)
+    model.load_state_dict(parts.convert_aligner(upstream), strict=True)
+    return model
+
+
+@reference_runner(
+    "megatts3", kinds=("aligner*",), needs=("inputs.mel", "inputs.tokens", "outputs.audio_features", "outputs.logits")
+)
+def run_aligner(case: ReferenceCase) -> Iterator[Check]:
+    """States with and without a mask, scores of given tokens, and the likeliest tokens step by step."""
+    model = build_aligner(case)
+    mel, tolerance = case.input("mel"), case.tolerance("atol")
+
+    def check(name: str, actual: torch.Tensor) -> Check:
+        return compare(name, actual, case.output(name), tolerance)
+
+    features = model.encoder(mel).last_hidden_state
+    yield check("audio_features", features)
+    lengths = case.input("mel_lengths").to(mel.device) // 2
+    mask = torch.arange(features.shape[1], device=mel.device) < lengths[:, None]
+    # Upstream hides padding from attention only, not from the convolutions.
+    yield check("audio_features_masked", model.encoder.encode(model.encoder.embed(mel), mask))
+    expected = case.tensors["outputs.logits"]
+    tokens = case.input("tokens")
+    logits = model(encoder_outputs=(features,), decoder_input_ids=tokens).logits
+    yield check("logits", logits[..., : expected.shape[-1]])
+    greedy = case.tensors["outputs.greedy_tokens"]
+    steps = greedy.shape[1] - 1
+    written = model.align(mel[:1], max_new_tokens=steps)
+    yield compare("greedy_tokens", torch.tensor([[model.config.decoder_start_token_id, *written[0]]]), case.output("greedy_tokens"))
+    again = model(encoder_outputs=(features[:1],), decoder_input_ids=greedy[:, :-1].to(mel.device)).logits
+    yield check("greedy_logits", again[..., : case.tensors["outputs.greedy_logits"].shape[-1]])
+
+
+# The duration model
+
+
+def build_duration(case: ReferenceCase) -> MegaTTS3DurationModel:
+    """The case's duration model, filled in upstream's names and converted."""
+    upstream = case.state_dict()
+    config = parts.duration_config(upstream, use_position_embedding=case.spec["config"]["use_pos_embed"])
+    model = MegaTTS3DurationModel(config).eval().to(case.device)
+    model.load_state_dict(parts.convert_duration(upstream), strict=True)
+    return model
+
+
+class Recorder(DurationLoop):
+    """A loop that keeps its scores."""
+
+    def read(self) -> torch.Tensor:
+        scores = super().read()
+        self.scores = [*getattr(self, "scores", []), scores]
+        return scores
+
+
+def unrotated(model: MegaTTS3DurationModel, keys: torch.Tensor) -> torch.Tensor:
+    """Keys `(batch, heads, length, head_dim)` before the rotary positions 0, 1, …, as upstream caches them."""
+    cos, sin = model.rotation(torch.arange(keys.shape[2], device=keys.device)[None])
+    return apply_rotary_pos_emb(keys, keys, cos, -sin)[0]
+
+
+def run_loop(
+    case: ReferenceCase, model: MegaTTS3DurationModel, prompt: MegaTTS3DurationPrompt | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens, and scores of all steps, of the case's text."""
+    loop = Recorder(model, prompt, case.input("phone"), case.input("tone"))
+    return loop.run(), torch.stack(loop.scores, dim=1)
+
+
+@reference_runner(
+    "megatts3", kinds=("duration_*",), needs=("inputs.phone_prompt", "inputs.prev_code", "outputs.teacher_forced")
+)
+def run_duration(case: ReferenceCase) -> Iterator[Check]:
+    """Text states of a padded batch, parallel and step-by-step outputs, the cache, with and without a prompt."""
+    model, tolerance = build_duration(case), case.tolerance("atol")
+
+    def check(name: str, actual: torch.Tensor) -> Check:
+        return compare(name, actual, case.output(name), tolerance)
+
+    phones, tones = case.input("phone_batch"), case.input("tone_batch")
+    yield check("ling_states_batch", model.encode_text(phones, tones))
+    reference, its_tones = case.input("phone_prompt"), case.input("tone_prompt")
+    given = model(reference, its_tones, case.input("prev_code"), use_cache=True)
+    yield check("teacher_forced", given.logits)
+    yield check("prompt_step_outputs", given.logits)
+    prompt = model.prompt(reference, its_tones, case.input("ctx_duration_tokens") - 1)
+    yield check("cache_key_layer0", unrotated(model, prompt.keys[0]))
+    yield check("cache_value_last", prompt.values[-1])
+    for suffix, before in (("", prompt), ("_no_prompt", None)):
+        tokens, scores = run_loop(case, model, before)
+        yield check(f"step_outputs{suffix}", scores)
+        yield compare(f"durations{suffix}", tokens, case.output(f"durations{suffix}"))
