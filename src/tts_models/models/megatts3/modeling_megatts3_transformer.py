@@ -338,7 +338,7 @@ class MegaTTS3TransformerModel(MegaTTS3PreTrainedModel):
         """
         config, batch_size = self.config, phone_ids.shape[0]
         lengths = self._check_lengths(lengths, self._check_frames(frame_map, phone_ids))
-        prompt, prompt_lengths = self._prompt(prompt_latents, prompt_lengths, lengths)
+        prompt, prompt_lengths = self.check_prompt(prompt_latents, prompt_lengths, lengths)
         inference_steps = self._check_steps(num_inference_steps)
         weights = guidance_weights(
             config.intelligibility_weight if intelligibility_weight is None else intelligibility_weight,
@@ -646,7 +646,7 @@ class MegaTTS3TransformerModel(MegaTTS3PreTrainedModel):
             )
         return prompt_lengths
 
-    def _prompt(
+    def check_prompt(
         self, prompt_latents: torch.Tensor | None, prompt_lengths: torch.Tensor | None, lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The prompt's latents as long as the batch, and how many of each row are a prompt."""

@@ -34,8 +34,8 @@ SLOPE = 0.2
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 NO_ENCODER = (
     "this checkpoint has no WaveVAE encoder (`has_encoder=False`): the official release withholds it. Give the "
-    "voice's latents as an .npy file beside its recording, or convert a checkpoint whose `wavvae/model_only_last.ckpt` holds "
-    "the encoder, as the one that the community trained does."
+    "voice's latents as an .npy file beside its recording, or convert a folder whose `wavvae/model_only_last.ckpt` "
+    "holds the encoder, as the one that the community trained does."
 )
 
 
