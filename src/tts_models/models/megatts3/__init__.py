@@ -19,6 +19,9 @@ from transformers.utils.import_utils import define_import_structure
 
 if TYPE_CHECKING:
     from .configuration_megatts3 import *
+    from .durations_megatts3 import *
+    from .feature_extraction_megatts3 import *
+    from .generation_megatts3 import *
     from .modeling_megatts3 import *
     from .modeling_megatts3_aligner import *
     from .modeling_megatts3_base import *
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
     from .modeling_megatts3_text_encoder import *
     from .modeling_megatts3_transformer import *
     from .modeling_megatts3_vae import *
+    from .phones_megatts3 import *
+    from .processing_megatts3 import *
+    from .request_megatts3 import *
+    from .voice_megatts3 import *
 else:
     import sys
 
