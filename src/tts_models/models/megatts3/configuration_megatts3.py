@@ -477,7 +477,7 @@ class MegaTTS3Config(PreTrainedConfig):
             Makes latents audible.
         frames_multiple (`int`, *optional*, defaults to 8):
             Every piece of speech lasts a multiple of so many frames of 10 ms.
-        speech_start_token_id (`int`, *optional*, defaults to 151667):
+        g2p_first_phone_id (`int`, *optional*, defaults to 151667):
             The token of the grapheme-to-phoneme model that means phone token 0; the next one means 1.
         aligner_sampling_rate (`int`, *optional*, defaults to 16000):
             Rate in Hz at which the aligner hears.
@@ -499,7 +499,7 @@ class MegaTTS3Config(PreTrainedConfig):
     transformer_config: dict | PreTrainedConfig | None = None
     vae_config: dict | PreTrainedConfig | None = None
     frames_multiple: int = 8
-    speech_start_token_id: int = 151667
+    g2p_first_phone_id: int = 151667
     aligner_sampling_rate: int = 16000
     initializer_range: float = 0.02
 
@@ -529,16 +529,21 @@ class MegaTTS3Config(PreTrainedConfig):
                 f"`frames_multiple` must be a multiple of the {transformer.frames_per_latent} frames of a latent; "
                 f"got {self.frames_multiple}."
             )
-        if not 0 <= self.speech_start_token_id < g2p.vocab_size - LAST_PHONE_TOKEN:
+        if not 0 <= self.g2p_first_phone_id < g2p.vocab_size - LAST_PHONE_TOKEN:
             raise ValueError(
-                f"`speech_start_token_id` must be in 0…{g2p.vocab_size - LAST_PHONE_TOKEN - 1}, so that all phone "
-                f"tokens are in the vocabulary; got {self.speech_start_token_id}."
+                f"`g2p_first_phone_id` must be in 0…{g2p.vocab_size - LAST_PHONE_TOKEN - 1}, so that all phone "
+                f"tokens are in the vocabulary; got {self.g2p_first_phone_id}."
             )
 
     @property
     def sampling_rate(self) -> int:
         """Rate of the speech in Hz."""
         return self.vae_config.sampling_rate
+
+    @property
+    def g2p_end_token_id(self) -> int:
+        """The token with which the grapheme-to-phoneme model ends."""
+        return self.g2p_first_phone_id + LAST_PHONE_TOKEN
 
     @property
     def num_mel_bins(self) -> int:
