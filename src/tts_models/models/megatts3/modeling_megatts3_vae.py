@@ -289,12 +289,32 @@ class MegaTTS3VAEModel(MegaTTS3VAEPreTrainedModel):
     def __init__(self, config: MegaTTS3VAEConfig):
         super().__init__(config)
         # CODEPATH: present in the community's checkpoint, withheld in the official one.
-        has_encoder = config.has_encoder
-        self.encoder = EncodecEncoder(encoder_config(config)) if has_encoder else None
-        self.latent_projection = nn.Linear(config.encoder_hidden_size, 2 * config.latent_dim) if has_encoder else None
+        self.encoder, self.latent_projection = self._new_encoder() if config.has_encoder else (None, None)
         self.decoder = MegaTTS3VAEDecoder(config)
-        self.remove_weight_norm()
         self.post_init()
+
+    def _new_encoder(self) -> tuple[EncodecEncoder, nn.Linear]:
+        config = self.config
+        encoder = EncodecEncoder(encoder_config(config))
+        remove_weight_norm(encoder.modules())
+        return encoder, nn.Linear(config.encoder_hidden_size, 2 * config.latent_dim)
+
+    def add_encoder(self) -> "MegaTTS3VAEModel":
+        """Give a model without an encoder one with random weights, to be trained against the decoder.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: it has an encoder.
+        """
+        if self.encoder is not None:
+            raise ValueError("`add_encoder` is for a model without an encoder: this one has one (`has_encoder=True`).")
+        self.encoder, self.latent_projection = (part.to(self.device, self.dtype) for part in self._new_encoder())
+        self.config.has_encoder = True
+        for part in (self.encoder, self.latent_projection):
+            part.apply(self._init_weights)
+        return self
 
     # trf-ignore: TRF057
     @can_return_tuple
