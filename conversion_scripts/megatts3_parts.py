@@ -30,6 +30,8 @@ UNUSED_TRANSFORMER = r"(?:.+\.)?freqs_cis|ph_pos_embed\..+"
 # Without an encoder there is nothing to project.
 UNUSED_WITHOUT_ENCODER = r"proj_to_z\.(?:weight|bias)"
 
+# How a name begins that no rule knows.
+UNKNOWN = "(unknown) "
 ATTENTION_NAMES = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
 HEAD_DIM = 64
 

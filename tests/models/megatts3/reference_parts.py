@@ -1,14 +1,24 @@
 """Runs MegaTTS3's cases of the aligner, the duration model, and the list of released tensors."""
 
+import math
+import re
 from collections.abc import Iterator
 
 import convert_megatts3_to_hf as conversion
 import megatts3_parts as parts
 import torch
+from checkpoint_tools import ConversionError, account_for, state_shapes
+from transformers import Qwen2ForCausalLM
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from tests.common.reference import Check, ReferenceCase, compare, reference_runner
-from tts_models import MegaTTS3AlignerForConditionalGeneration, MegaTTS3DurationModel
+from tests.common.reference import Check, ReferenceCase, compare, compare_rows, reference_runner
+from tts_models import (
+    MegaTTS3AlignerForConditionalGeneration,
+    MegaTTS3Config,
+    MegaTTS3DurationModel,
+    MegaTTS3TransformerModel,
+    MegaTTS3VAEModel,
+)
 from tts_models.models.megatts3.sampling_megatts3_duration import DurationLoop, MegaTTS3DurationPrompt
 
 
@@ -53,7 +63,11 @@ def run_aligner(case: ReferenceCase) -> Iterator[Check]:
     greedy = case.tensors["outputs.greedy_tokens"]
     steps = greedy.shape[1] - 1
     written = model.align(mel[:1], max_new_tokens=steps)
-    yield compare("greedy_tokens", torch.tensor([[model.config.decoder_start_token_id, *written[0]]]), case.output("greedy_tokens"))
+    yield compare(
+        "greedy_tokens",
+        torch.tensor([[model.config.decoder_start_token_id, *written[0]]]),
+        case.output("greedy_tokens"),
+    )
     again = model(encoder_outputs=(features[:1],), decoder_input_ids=greedy[:, :-1].to(mel.device)).logits
     yield check("greedy_logits", again[..., : case.tensors["outputs.greedy_logits"].shape[-1]])
 
@@ -116,3 +130,55 @@ def run_duration(case: ReferenceCase) -> Iterator[Check]:
         tokens, scores = run_loop(case, model, before)
         yield check(f"step_outputs{suffix}", scores)
         yield compare(f"durations{suffix}", tokens, case.output(f"durations{suffix}"))
+
+
+# The released tensors
+
+CLASSES = {
+    "aligner": (MegaTTS3AlignerForConditionalGeneration, parts.aligner_config),
+    "duration": (MegaTTS3DurationModel, parts.duration_config),
+    "transformer": (MegaTTS3TransformerModel, parts.transformer_config),
+    "vae": (MegaTTS3VAEModel, parts.vae_config),
+}
+NETWORKS = {network: part for part, (_, network) in conversion.FOLDERS.items()}
+
+
+@reference_runner("megatts3", kinds=("released*",), table=True)
+def run_released(case: ReferenceCase) -> Iterator[Check]:
+    """Every tensor of every file has its place, with its shape, or is on the list of unused ones."""
+    actual, expected = {}, {}
+    for name, tensors in case.spec.items():
+        if not name.startswith("_"):
+            actual[name], expected[name] = place_all(name, tensors), "all placed"
+    yield compare_rows("released", actual, expected)
+    counts = case.spec.get("_note", {}).get("element_counts", {})
+    sizes = {name: sum(math.prod(shape) for _, shape in case.spec[name].values()) for name in counts}
+    yield compare_rows("elements", sizes, counts)
+
+
+def place_all(file: str, tensors: dict[str, tuple[str, list[int]]]) -> str:
+    """Converts one file's names and shapes; says what is wrong, or that all is placed."""
+    with torch.device("meta"):
+        upstream = {name: torch.empty(shape) for name, (_, shape) in tensors.items()}
+        try:
+            if "state_dict." not in file:
+                return place_g2p(upstream)
+            part = NETWORKS[file.rpartition(".")[2]]
+            model_class, read_config = CLASSES[part]
+            model, converted = model_class(read_config(upstream)), parts.PARTS[part][0](upstream)
+            account_for({name: tensor.shape for name, tensor in converted.items()}, state_shapes(model))
+        except ConversionError as error:
+            return str(error)
+    unused = [name for name in upstream if re.fullmatch(parts.PARTS[part][1], name)]
+    is_decoder_only = part == "vae" and not model.config.has_encoder
+    left_out = len(unused) if part != "vae" or is_decoder_only else 0
+    fused = sum(name.endswith("weight_g") for name in upstream)
+    accounted = len(converted) + left_out + fused
+    return "all placed" if accounted == len(upstream) else f"{len(upstream) - accounted} are unaccounted for"
+
+
+def place_g2p(upstream: dict[str, torch.Tensor]) -> str:
+    """The same for the grapheme-to-phoneme model, whose head is its table."""
+    model = Qwen2ForCausalLM(MegaTTS3Config().g2p_config)
+    account_for({name: tensor.shape for name, tensor in upstream.items()}, state_shapes(model), ("lm_head.weight",))
+    return "all placed"
