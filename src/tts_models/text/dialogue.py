@@ -65,7 +65,7 @@ def _level(attribute: str, value: str | None) -> str | None:
 
 
 def level_of(factor: float) -> str:
-    """The level of a speed or pitch given as a number, 1 being moderate: up to 0.5 is very low, from 3 on very high."""
+    """The level of a speed or pitch given as a number: 1 is moderate, 0.5 very low, 3 very high."""
     for level, start in _LEVEL_STARTS:
         if factor >= start:
             return level

@@ -14,14 +14,17 @@ logger = logging.getLogger(__name__)
 LANGUAGES = ("en", "zh")
 # What the rules of the package `wetext` read otherwise than WeTextProcessing's for English.
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_SMALL_NUMBER = "|".join(
+_SMALL_NUMBERS = (
     "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety".split()
-)
+    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
+).split()
 _DATE_COMMA = re.compile(
     r"(?<= of )(january|february|march|april|may|june|july|august|september|october|november|december),(?= )"
 )
-_HUNDREDS = re.compile(rf"\bhundred (?=(?:{_SMALL_NUMBER})\b)")
+_ASCII_RUN = re.compile(r"[\x20-\x7e]+")
+_DECADE = re.compile(r"\b(1[1-9]\d0|20\d0)s\b")
+_THOUSAND = re.compile(r"(\w+ )?\bthousand\b")
+_HUNDREDS = re.compile(rf"\bhundred (?=(?:{'|'.join(_SMALL_NUMBERS)})\b)")
 _FULL_WIDTH = {0xFF01 + offset: 0x21 + offset for offset in range(94)} | {0x3000: 0x20, 0x3002: 0x2E}
 
 
@@ -63,10 +66,46 @@ def normalize_text(text: str, language: str, remove_erhua: bool = False, remove_
     normalize = _wetext_normalizer(language, remove_erhua, remove_interjections)
     if normalize is None:
         return _normalize_plainly(text, language)
+    spoken = text.strip()
     if language == "zh":
+        start = text.index(spoken)
+        return text[:start] + _by_rules(normalize, spoken) + text[start + len(spoken) :] if spoken else text
+    plain = _DECADE.sub(lambda match: _plural(normalize(match[1])), " ".join(_THOUSANDS.sub("", spoken).split()))
+    return _correct_english(spoken, _by_rules(normalize, plain))
+
+
+def _by_rules(normalize: Callable[[str], str], text: str) -> str:
+    """`normalize(text)`; where the rules fail on a mixture of scripts, the ASCII runs of it are normalised alone."""
+    try:
         return normalize(text)
-    text = _HUNDREDS.sub("hundred and ", normalize(_THOUSANDS.sub("", text)))
-    return _DATE_COMMA.sub(r"\1 ,", text)
+    except AssertionError:
+        return _ASCII_RUN.sub(lambda match: _leniently(normalize, match[0]), text)
+
+
+def _leniently(normalize: Callable[[str], str], text: str) -> str:
+    """As [`_by_rules`], for one run of ASCII: left as it is where the rules fail."""
+    spoken = text.strip()
+    try:
+        return text.replace(spoken, normalize(spoken)) if spoken else text
+    except AssertionError:
+        return text
+
+
+def _plural(words: str) -> str:
+    return f"{words[:-1]}ies" if words.endswith("y") else f"{words}s"
+
+
+def _correct_english(text: str, spoken: str) -> str:
+    """What `wetext` says of English `text`, with what WeTextProcessing says otherwise."""
+    if "thousand" not in text.lower():
+        spoken = _THOUSAND.sub(_with_count, spoken)
+    return _DATE_COMMA.sub(r"\1 ,", _HUNDREDS.sub("hundred and ", spoken))
+
+
+def _with_count(match: re.Match) -> str:
+    """A thousand with how many; `wetext` leaves out the one."""
+    before = match[1] or ""
+    return match[0] if before.strip() in ("hundred", *_SMALL_NUMBERS) else f"{before}one thousand"
 
 
 def _normalize_plainly(text: str, language: str) -> str:
@@ -77,8 +116,8 @@ def _normalize_plainly(text: str, language: str) -> str:
 @lru_cache(maxsize=1)
 def _warn_of_plain_rules() -> None:
     logger.warning(
-        "The package `wetext` is not installed (the extra `text`): numbers are spelled out, but dates, times, telephone "
-        "numbers, fractions, units and abbreviations are left as they are written."
+        "The package `wetext` is not installed (the extra `text`): numbers are spelled out, but dates, times, "
+        "telephone numbers, fractions, units and abbreviations are left as they are written."
     )
 
 

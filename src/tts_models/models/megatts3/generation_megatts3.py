@@ -201,14 +201,14 @@ class MegaTTS3GenerationMixin(SpeechGenerationMixin, GenerationMixin):
         """
         if voice_latents is None:
             self._check_encoder()
-        features = voice_features[None].to(self.device, self.dtype)
+        features = voice_features[None].to(self.device, self.aligner.dtype)
         frames = features.shape[1]
         phones, tones, durations = read_alignment(self.aligner.align(features.transpose(1, 2))[0], frames)
         if not any(phone in SPOKEN_PHONES for phone in phones.tolist()):
             raise ValueError("`voice` holds no speech: the aligner heard no phone in it.")
         latents = voice_latents
         if latents is None:
-            values = voice_values[None].to(self.device, self.dtype)
+            values = voice_values[None].to(self.device, self.vae.dtype)
             latents = self.vae.encode(values).latents[0]
         latents = latents[: frames // self.config.frames_per_latent]
         parts = (phones, tones, durations, latents.float(), voice_loudness.float())
@@ -348,7 +348,7 @@ class MegaTTS3GenerationMixin(SpeechGenerationMixin, GenerationMixin):
             phones,
             tones,
             expand_durations(durations),
-            pad_sequence([voice.latents.to(self.dtype) for voice in voices], batch_first=True),
+            pad_sequence([voice.latents.to(self.transformer.dtype) for voice in voices], batch_first=True),
             torch.tensor([len(voice.latents) for voice in voices], device=self.device),
             durations.sum(1) // self.config.frames_per_latent,
             num_inference_steps=int(request.config.num_inference_steps),
@@ -368,7 +368,7 @@ class MegaTTS3GenerationMixin(SpeechGenerationMixin, GenerationMixin):
         lengths = torch.tensor([len(part.latents) for part in parts], device=self.device)
         starts = torch.tensor([len(voice.latents) for voice in voices], device=self.device)
         latents = pad_sequence([part.latents for part in parts], batch_first=True)
-        decoded = self.vae.decode(latents.to(self.dtype), lengths, first_latent=starts)
+        decoded = self.vae.decode(latents.to(self.vae.dtype), lengths, first_latent=starts)
         for row, (part, voice) in enumerate(zip(parts, voices, strict=True)):
             samples = decoded.audio_values[row, : int(decoded.audio_lengths[row])]
             part.latents = part.latents[len(voice.latents) :]
