@@ -105,7 +105,11 @@ class MegaTTS3AlignerDecoder(nn.Module):
         past_key_values: Cache | None = None,
     ) -> torch.Tensor:
         """States `(batch, length, d_model)`; see [`MegaTTS3AlignerForConditionalGeneration.forward`]."""
-        known = 0 if past_key_values is None else past_key_values.get_seq_length()
+        known, most = 0, self.config.max_target_positions
+        if past_key_values is not None:
+            known = past_key_values.get_seq_length()
+        if input_ids.shape[1] > most:
+            raise ValueError(f"`decoder_input_ids` has {input_ids.shape[1]} positions; the model has {most}.")
         positions = torch.arange(input_ids.shape[1], device=input_ids.device) + known
         hidden_states = self.embed_tokens(input_ids) + self.embed_positions(positions)
         causal = create_causal_mask(

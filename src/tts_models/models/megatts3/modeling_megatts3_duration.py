@@ -169,7 +169,14 @@ class MegaTTS3DurationModel(MegaTTS3PreTrainedModel):
         """What the decoder reads of phones and tones: `(batch, length)` each, to `(batch, length, hidden_size)`.
 
         The rows of phone 0, padding on the right, are of no use.
+
+        Raises:
+            ValueError: the ids do not fit each other, the tables, or the positions.
         """
+        if phone_ids.dim() == 2 and phone_ids.shape[1] > self.config.max_position_embeddings:
+            raise ValueError(
+                f"`phone_ids` may hold {self.config.max_position_embeddings} phones; it has {phone_ids.shape[1]}."
+            )
         return self.text_projection(self.text_encoder(phone_ids, tone_ids))
 
     def rotation(self, positions: torch.LongTensor) -> tuple[torch.Tensor, torch.Tensor]:
