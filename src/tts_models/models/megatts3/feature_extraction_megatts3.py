@@ -92,8 +92,13 @@ class MegaTTS3FeatureExtractor(MelFeatureExtractor):
 
     def reference_features(self, padded: np.ndarray) -> torch.Tensor:
         """Frames `(frames, feature_size)` of a padded reference `(samples,)` at `reference_rate`."""
+        return self.frames_of(self.check_recording(self.resample_reference(padded), "voice"))
+
+    def resample_reference(self, padded: np.ndarray) -> np.ndarray:
+        """A padded reference `(samples,)` at the aligner's rate; a last fraction of a sample counts as one."""
         heard = resample(padded, self.reference_rate, self.sampling_rate)
-        return self.frames_of(self.check_recording(heard, "voice"))
+        length = -(-len(padded) * self.sampling_rate // self.reference_rate)
+        return np.pad(heard[:length], (0, max(length - len(heard), 0)))
 
 
 __all__ = ["MegaTTS3FeatureExtractor"]

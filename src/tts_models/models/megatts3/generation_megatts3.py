@@ -37,6 +37,7 @@ from ...speech_generation import (
 from ...streaming.crossfade import CrossFade
 from .durations_megatts3 import apply_duration_rules, expand_durations, read_alignment
 from .g2p_megatts3 import write_phones
+from .modeling_megatts3_vae import NO_ENCODER
 from .phones_megatts3 import SPOKEN_PHONES, phones_of_tokens
 from .request_megatts3 import (
     MegaTTS3Options,
@@ -199,8 +200,8 @@ class MegaTTS3GenerationMixin(SpeechGenerationMixin, GenerationMixin):
             ValueError: the checkpoint lacks the encoder that a recording without latents needs, or nothing is said in
                 the recording.
         """
-        if voice_latents is None:
-            self._check_encoder()
+        if voice_latents is None and not self.config.vae_config.has_encoder:
+            raise ValueError(f"`voice` is a recording alone, and {NO_ENCODER}")
         features = voice_features[None].to(self.device, self.aligner.dtype)
         frames = features.shape[1]
         phones, tones, durations = read_alignment(self.aligner.align(features.transpose(1, 2))[0], frames)
@@ -213,14 +214,6 @@ class MegaTTS3GenerationMixin(SpeechGenerationMixin, GenerationMixin):
         latents = latents[: frames // self.config.frames_per_latent]
         parts = (phones, tones, durations, latents.float(), voice_loudness.float())
         return MegaTTS3Voice(*(part.to(self.device) for part in parts))
-
-    def _check_encoder(self) -> None:
-        if not self.config.vae_config.has_encoder:
-            raise ValueError(
-                "`voice` is a recording alone, and this checkpoint has no WaveVAE encoder, as the official release has "
-                "none: give the recording together with its latents, `voice=('voice.wav', 'voice.npy')`, or convert a "
-                "checkpoint whose `wavvae` folder holds the complete `model_only_last.ckpt`."
-            )
 
     def _voice_of(self, tensors: dict[str, torch.Tensor], row: int) -> MegaTTS3Voice:
         voice = prepared_voice(tensors, row, self.config)
@@ -334,6 +327,11 @@ class MegaTTS3GenerationMixin(SpeechGenerationMixin, GenerationMixin):
         drawn = torch.rand(2, count, generator=row_generator(request.seeds[text], number, "durations"))
         return tuple(drawn.to(self.device))
 
+    def _flow_noise(self, request: MegaTTS3Request, places: list[int]) -> dict[str, Any]:
+        """Where the noise of each part comes from, as arguments of the transformer."""
+        texts = self._texts(request, places)
+        return {"generator": [row_generator(request.seeds[text], part, "noise") for text, part in texts]}
+
     def _make_latents(self, request: MegaTTS3Request, places: list[int], parts: list[MegaTTS3Part]) -> None:
         voices = self._voices(request, places)
         joined = {
@@ -354,9 +352,7 @@ class MegaTTS3GenerationMixin(SpeechGenerationMixin, GenerationMixin):
             num_inference_steps=int(request.config.num_inference_steps),
             intelligibility_weight=float(request.config.p_w),
             similarity_weight=float(request.config.t_w),
-            generator=[
-                row_generator(request.seeds[text], part, "noise") for text, part in self._texts(request, places)
-            ],
+            **self._flow_noise(request, places),
             sequential=request.options.sequential_guidance,
         )
         for part, voice, row in zip(parts, voices, solved, strict=True):
