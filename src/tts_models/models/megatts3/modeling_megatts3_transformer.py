@@ -27,6 +27,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from ...acceleration.attention import eager_attention_forward
 from ...acceleration.cuda_graph import GraphedFunction
+from ...acceleration.projections import Projection, project_int8
 from ...audio.lengths import length_mask
 from ...streaming.generators import RowGenerators, resolve_row_generators
 from .configuration_megatts3 import MegaTTS3TransformerConfig
@@ -116,15 +117,15 @@ class MegaTTS3TransformerAttention(nn.Module):
         self.is_causal = False
         size = config.hidden_size
         self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(size, size) for _ in range(4))
+        # Products of 8 bits, where they are used: of query, key and value at once, and of the output.
+        self.int8: tuple[Projection, Projection] | None = None
 
     def forward(
         self, hidden_states: torch.Tensor, rotation: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> torch.Tensor:
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        query, key, value = (
-            projection(hidden_states).view(shape).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        joined, project_out = self._projections()
+        query, key, value = (part.view(shape).transpose(1, 2) for part in joined(hidden_states))
         query, key = rotate_pairs(query, rotation), rotate_pairs(key, rotation)
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
@@ -132,7 +133,13 @@ class MegaTTS3TransformerAttention(nn.Module):
         output, _ = attention_interface(
             self, query, key, value, attention_mask, scaling=self.scaling, dropout=0.0, is_causal=False
         )
-        return self.o_proj(output.flatten(2))
+        return project_out(output.flatten(2))
+
+    def _projections(self) -> tuple[Callable, Callable]:
+        if self.int8 is None or torch.is_grad_enabled():
+            return lambda states: (self.q_proj(states), self.k_proj(states), self.v_proj(states)), self.o_proj
+        joined, project_out = self.int8
+        return lambda states: joined(states).chunk(3, dim=-1), project_out
 
 
 class MegaTTS3TransformerMLP(nn.Module):
@@ -142,9 +149,11 @@ class MegaTTS3TransformerMLP(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.int8: tuple[Projection, Projection] | None = None
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(F.silu(self.fc1(hidden_states)))
+        first, second = self.int8 if self.int8 and not torch.is_grad_enabled() else (self.fc1, self.fc2)
+        return second(F.silu(first(hidden_states)))
 
 
 class MegaTTS3TransformerLayer(GradientCheckpointingLayer):
@@ -479,6 +488,26 @@ class MegaTTS3TransformerModel(MegaTTS3PreTrainedModel):
         self._graphed_solution = GraphedFunction(
             lambda *tensors: self._solution(*tensors), lambda: self.latent_out.weight.data_ptr()
         )
+        return self
+
+    def use_int8_products(self, enabled: bool = True) -> "MegaTTS3TransformerModel":
+        """Solve with weights and inputs of 8 bits in the layers' products, for a CPU without products of bfloat16.
+
+        The model keeps its own weights, for training and saving; call it again when they have changed.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: the model is not on the CPU, or its layers have adapters.
+        """
+        for layer in self.layers:
+            attention, mlp = layer.self_attn, layer.mlp
+            attention.int8 = mlp.int8 = None
+            if enabled:
+                joined = project_int8(attention.q_proj, attention.k_proj, attention.v_proj)
+                attention.int8 = joined, project_int8(attention.o_proj)
+                mlp.int8 = project_int8(mlp.fc1), project_int8(mlp.fc2)
         return self
 
     def solve_conditions(
