@@ -10,17 +10,27 @@ also kept in `OUTPUT/adapter`.
 
 import argparse
 import csv
-import random
 from pathlib import Path
 
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from tts_models import DEFAULT_VOICE
 from tts_models.models.maya1 import Maya1ForConditionalGeneration, Maya1Processor
 from tts_models.training.alignment import estimate_unit_ends
 from tts_models.training.audio_dataset import Recording, read_metadata
+from tts_models.training.fine_tuning import (
+    add_training_options,
+    hold_out,
+    merged_model,
+    train_and_report,
+    training_arguments,
+    with_adapters,
+)
 from tts_models.training.muon import MuonAdamW
 from tts_models.training.speech_dataset import SpeechTokenCollator, SpeechTokenDataset, encode_recordings
+
+
+ADAPTED_LAYERS = r"language_model\..*\.(q|k|v|o|gate|up|down)_proj"
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,12 +38,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--metadata", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--model", default=str(DEFAULT_VOICE), help="folder or Hub id to start from")
-    parser.add_argument("--lora", action="store_true", help="train low-rank adapters instead of all weights (peft)")
-    parser.add_argument("--lora_rank", type=int, default=16)
-    parser.add_argument("--epochs", type=float, default=3)
-    parser.add_argument("--max_steps", type=int, default=-1)
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--learning_rate", type=float, default=2e-4)
     parser.add_argument(
         "--muon_learning_rate",
         type=float,
@@ -51,25 +55,13 @@ def parse_args() -> argparse.Namespace:
         default=0.0,
         help="share of past audio tokens replaced at random, so that the text is listened to (from scratch: 0.15)",
     )
-    parser.add_argument("--warmup_steps", type=int, default=20)
     parser.add_argument("--max_length", type=int, default=2048, help="examples of more tokens are left out")
-    parser.add_argument("--eval_share", type=float, default=0.02, help="share of the examples held out")
-    parser.add_argument("--save_steps", type=int, default=500)
-    parser.add_argument("--logging_steps", type=int, default=10)
-    parser.add_argument("--report_to", default="none", help="a logger of transformers.Trainer, such as wandb")
-    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--save_steps", type=int, default=500, help="updates between evaluations and checkpoints")
     parser.add_argument(
         "--compile", action="store_true", help="compile the language model: a minute more, then faster"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    add_training_options(parser, batch_size=8, learning_rate=2e-4, warmup_steps=20)
     return parser.parse_args()
-
-
-def add_adapters(model: Maya1ForConditionalGeneration, rank: int):
-    from peft import LoraConfig, get_peft_model
-
-    layers = r"language_model\..*\.(q|k|v|o|gate|up|down)_proj"
-    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers))
 
 
 def make_muon(model: Maya1ForConditionalGeneration, args: argparse.Namespace) -> MuonAdamW:
@@ -94,9 +86,8 @@ def make_datasets(args: argparse.Namespace, model: Maya1ForConditionalGeneration
     elif processor.aligned_text_layout is not None:
         columns.append(estimate_unit_ends(model.eval(), processor, recordings))
     rows = list(zip(*columns, strict=True))
-    random.Random(args.seed).shuffle(rows)
-    held_out = max(1, round(args.eval_share * len(rows)))
-    for part, noise in ((rows[held_out:], args.code_noise), (rows[:held_out], 0.0)):
+    train, held_out = hold_out(rows, args)
+    for part, noise in ((train, args.code_noise), (held_out, 0.0)):
         recordings, codes, *ends = zip(*part, strict=True)
         yield SpeechTokenDataset(processor, recordings, codes, args.max_length, *ends, code_noise=noise)
 
@@ -106,44 +97,30 @@ def main() -> None:
     processor = Maya1Processor.from_pretrained(args.model)
     model = Maya1ForConditionalGeneration.from_pretrained(args.model)
     train, evaluation = make_datasets(args, model, processor)
-    if args.lora:
-        model = add_adapters(model, args.lora_rank)
+    model = with_adapters(model, ADAPTED_LAYERS, args)
     if args.compile:
         model.language_model.model.compile(dynamic=True)
     trainer = Trainer(
         model=model,
-        args=TrainingArguments(
-            output_dir=str(args.output / "checkpoints"),
-            num_train_epochs=args.epochs,
-            max_steps=args.max_steps,
-            per_device_train_batch_size=args.batch_size,
-            per_device_eval_batch_size=args.batch_size,
-            learning_rate=args.learning_rate,
-            warmup_steps=args.warmup_steps,
+        args=training_arguments(
+            args,
             lr_scheduler_type="cosine",
             weight_decay=0.01,
             adam_beta2=0.98,
             train_sampling_strategy="group_by_length",
             eval_strategy="steps",
             eval_steps=args.save_steps,
+            save_strategy="steps",
             save_steps=args.save_steps,
             save_total_limit=2,
-            logging_steps=args.logging_steps,
-            report_to=args.report_to,
-            bf16=args.bf16,
-            seed=args.seed,
         ),
         train_dataset=train,
         eval_dataset=evaluation,
         data_collator=SpeechTokenCollator(model.config.pad_token_id, constrain_slots=True),
         optimizers=(None if args.muon_learning_rate is None else make_muon(model, args), None),
     )
-    print(f"{len(train)} training examples; loss before training: {trainer.evaluate()['eval_loss']:.4f}")
-    trainer.train()
-    print(f"loss after training: {trainer.evaluate()['eval_loss']:.4f}")
-    if args.lora:
-        model.save_pretrained(args.output / "adapter")
-        model = model.merge_and_unload()
+    train_and_report(trainer)
+    model = merged_model(trainer.model, args)
     model.save_pretrained(args.output)
     processor.save_pretrained(args.output)
     print(f"saved: {args.output}")

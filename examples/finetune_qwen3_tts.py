@@ -13,23 +13,32 @@ kept in `OUTPUT/codes.safetensors`. Train on a voice only with the consent of th
 """
 
 import argparse
-import json
-import random
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import Trainer, TrainingArguments
+from safetensors.torch import load_file
+from transformers import Trainer
 
 from tts_models.audio import load_audio
+from tts_models.files import write_tensors
 from tts_models.models.qwen3_tts import Qwen3TTSForConditionalGeneration, Qwen3TTSProcessor
 from tts_models.models.qwen3_tts.processing_qwen3_tts import SPEECH_TURN, language_row
 from tts_models.models.qwen3_tts.training_qwen3_tts import FIRST_SPEAKER_ROW, store_speakers, training_batch
+from tts_models.training.fine_tuning import (
+    add_training_options,
+    hold_out,
+    merged_model,
+    read_json_lines,
+    train_and_report,
+    training_arguments,
+    with_adapters,
+)
 
 
 TURN_END = 5
 """Ids of a turn after its text."""
+ADAPTED_LAYERS = r"talker\..*\.(q|k|v|o|gate|up|down)_proj"
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,38 +48,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--speaker", default="speaker", help="name of the speaker where a line has none")
     parser.add_argument("--first_speaker_row", type=int, default=FIRST_SPEAKER_ROW)
-    parser.add_argument("--lora", action="store_true", help="train low-rank adapters instead of all weights (peft)")
-    parser.add_argument("--lora_rank", type=int, default=16)
     parser.add_argument("--shipped_loss", action="store_true", help="upstream's misaligned loss, for comparison only")
-    parser.add_argument("--epochs", type=float, default=3)
-    parser.add_argument("--max_steps", type=int, default=-1)
-    parser.add_argument("--batch_size", type=int, default=2)
-    parser.add_argument("--gradient_accumulation_steps", type=int, default=4)
-    parser.add_argument("--learning_rate", type=float, default=2e-6)
-    parser.add_argument("--eval_share", type=float, default=0.02, help="share of the lines held out")
-    parser.add_argument("--logging_steps", type=int, default=10)
-    parser.add_argument("--report_to", default="none", help="a logger of transformers.Trainer, such as wandb")
-    parser.add_argument("--bf16", action="store_true")
-    parser.add_argument("--seed", type=int, default=0)
+    add_training_options(parser, batch_size=2, gradient_accumulation_steps=4, learning_rate=2e-6)
     return parser.parse_args()
-
-
-def read_lines(path: Path, speaker: str) -> list[dict[str, Any]]:
-    """The lines, complete: `audio` and `ref_audio` as paths, `speaker` and `language` filled in."""
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        row = json.loads(line)
-        if not isinstance(row, dict) or not {"audio", "text"} <= set(row):
-            raise ValueError(f"{path}, line {number}: expected an object with `audio` and `text`, got {line:.80}.")
-        row = {"ref_audio": row["audio"], "speaker": speaker, "language": "auto"} | row
-        row |= {name: path.parent / row[name] for name in ("audio", "ref_audio")}
-        for name in ("audio", "ref_audio"):
-            if not row[name].is_file():
-                raise ValueError(f"{path}, line {number}: there is no file {row[name]}.")
-        rows.append(row)
-    if len(rows) < 2:
-        raise ValueError(f"{path} must hold at least two lines, one of them to be held out; got {len(rows)}.")
-    return rows
 
 
 @torch.no_grad()
@@ -85,9 +65,7 @@ def encode(model: Qwen3TTSForConditionalGeneration, rows: list[dict[str, Any]], 
             encoded = model.speech_tokenizer.encode(values, torch.ones_like(values, dtype=torch.long))
             known[key] = encoded.audio_codes[0].cpu().to(torch.int32)
     cache.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cache.with_suffix(".partial")
-    save_file(known, temporary)
-    temporary.replace(cache)
+    write_tensors(cache, known)
     return [known[str(row["audio"].resolve())].long() for row in rows]
 
 
@@ -120,23 +98,15 @@ def make_examples(
     ]
 
 
-def add_adapters(model: Qwen3TTSForConditionalGeneration, rank: int):
-    from peft import LoraConfig, get_peft_model
-
-    layers = r"talker\..*\.(q|k|v|o|gate|up|down)_proj"
-    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers))
-
-
 def main() -> None:
     args = parse_args()
-    rows = read_lines(args.data, args.speaker)
+    rows = read_json_lines(args.data, speaker=args.speaker, language="auto")
     processor = Qwen3TTSProcessor.from_pretrained(args.model)
     model = Qwen3TTSForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32)
     config = model.config
     speakers = speaker_vectors(model, processor, rows)
     examples = make_examples(processor, rows, encode(model, rows, args.output / "codes.safetensors"))
-    random.Random(args.seed).shuffle(examples)
-    held_out = max(1, round(args.eval_share * len(examples)))
+    train, held_out = hold_out(examples, args)
 
     def collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
         tensors = training_batch(
@@ -148,39 +118,15 @@ def main() -> None:
         )
         return tensors | ({"loss_type": "shipped"} if args.shipped_loss else {})
 
-    if args.lora:
-        model = add_adapters(model, args.lora_rank)
     trainer = Trainer(
-        model=model,
-        args=TrainingArguments(
-            output_dir=str(args.output / "checkpoints"),
-            num_train_epochs=args.epochs,
-            max_steps=args.max_steps,
-            per_device_train_batch_size=args.batch_size,
-            per_device_eval_batch_size=args.batch_size,
-            gradient_accumulation_steps=args.gradient_accumulation_steps,
-            learning_rate=args.learning_rate,
-            weight_decay=0.01,
-            eval_strategy="epoch",
-            save_strategy="no",
-            logging_steps=args.logging_steps,
-            report_to=args.report_to,
-            bf16=args.bf16,
-            seed=args.seed,
-            remove_unused_columns=False,  # the collator reads them
-            label_names=["labels"],
-            prediction_loss_only=True,
-        ),
-        train_dataset=examples[held_out:],
-        eval_dataset=examples[:held_out],
+        model=with_adapters(model, ADAPTED_LAYERS, args),
+        args=training_arguments(args, weight_decay=0.01),
+        train_dataset=train,
+        eval_dataset=held_out,
         data_collator=collate,
     )
-    print(f"{len(examples) - held_out} training examples; loss before: {trainer.evaluate()['eval_loss']:.4f}")
-    trainer.train()
-    print(f"loss after: {trainer.evaluate()['eval_loss']:.4f}")
-    if args.lora:
-        model.save_pretrained(args.output / "adapter")
-        model = model.merge_and_unload()
+    train_and_report(trainer)
+    model = merged_model(trainer.model, args)
     store_speakers(model, speakers, args.first_speaker_row)
     model.save_pretrained(args.output)
     processor = Qwen3TTSProcessor.from_config(model.config, processor.tokenizer, processor.feature_extractor)

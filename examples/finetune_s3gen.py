@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from tts_models import S3GenChunks, S3GenModel
 from tts_models.audio import load_audio
 from tts_models.audio.sinc_resample import sinc_resample
 from tts_models.training.audio_dataset import find_audio_files
+from tts_models.training.fine_tuning import add_training_options, hold_out, train_and_report, training_arguments
 
 
 SHORTEST, LONGEST = 0.5, 30.0
@@ -35,17 +36,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--chunked_share", type=float, default=0.5, help="share of batches limited to chunks")
     parser.add_argument("--train_encoder", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--epochs", type=float, default=10)
-    parser.add_argument("--max_steps", type=int, default=-1)
-    parser.add_argument("--warmup_steps", type=int, default=2500)
-    parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--gradient_accumulation_steps", type=int, default=2)
-    parser.add_argument("--learning_rate", type=float, default=1e-5)
-    parser.add_argument("--eval_share", type=float, default=0.05, help="share of the recordings held out")
-    parser.add_argument("--logging_steps", type=int, default=10)
-    parser.add_argument("--report_to", default="none", help="a logger of transformers.Trainer, such as wandb")
-    parser.add_argument("--bf16", action="store_true")
-    parser.add_argument("--seed", type=int, default=0)
+    add_training_options(
+        parser,
+        lora=False,
+        epochs=10,
+        warmup_steps=2500,
+        gradient_accumulation_steps=2,
+        learning_rate=1e-5,
+        eval_share=0.05,
+    )
     return parser.parse_args()
 
 
@@ -101,41 +100,18 @@ def main() -> None:
             f"`--audio` must hold at least two recordings of {SHORTEST} to {LONGEST} s, one of them to be held out; "
             f"got {len(examples)} among {len(files)} files."
         )
-    random.Random(args.seed).shuffle(examples)
-    held_out = max(1, round(args.eval_share * len(examples)))
+    train, held_out = hold_out(examples, args)
     model.requires_grad_(False)
     model.flow.requires_grad_(args.train_encoder)
     model.flow.decoder.requires_grad_(True)
     trainer = Trainer(
         model=model,
-        args=TrainingArguments(
-            output_dir=str(args.output / "checkpoints"),
-            num_train_epochs=args.epochs,
-            max_steps=args.max_steps,
-            warmup_steps=args.warmup_steps,
-            lr_scheduler_type="constant_with_warmup",
-            per_device_train_batch_size=args.batch_size,
-            per_device_eval_batch_size=args.batch_size,
-            gradient_accumulation_steps=args.gradient_accumulation_steps,
-            learning_rate=args.learning_rate,
-            max_grad_norm=5.0,
-            eval_strategy="epoch",
-            save_strategy="no",
-            logging_steps=args.logging_steps,
-            report_to=args.report_to,
-            bf16=args.bf16,
-            seed=args.seed,
-            remove_unused_columns=False,  # the collator reads them
-            label_names=["labels"],
-            prediction_loss_only=True,
-        ),
-        train_dataset=examples[held_out:],
-        eval_dataset=[example | {"seed": number} for number, example in enumerate(examples[:held_out])],
+        args=training_arguments(args, lr_scheduler_type="constant_with_warmup", max_grad_norm=5.0),
+        train_dataset=train,
+        eval_dataset=[example | {"seed": number} for number, example in enumerate(held_out)],
         data_collator=Collator(S3GenChunks(model.config.chunk_size, first=None), args.chunked_share, args.seed),
     )
-    print(f"{len(examples) - held_out} training examples; loss before: {trainer.evaluate()['eval_loss']:.4f}")
-    trainer.train()
-    print(f"loss after: {trainer.evaluate()['eval_loss']:.4f}")
+    train_and_report(trainer)
     model.save_pretrained(args.output)
     print(f"saved: {args.output}")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from tts_models.cli import main
 from tts_models.cli import speak as speak_module
@@ -198,3 +199,22 @@ def test_failure_while_speaking_leaves_no_file(
 def test_debug_shows_the_traceback(checkpoint: Path) -> None:
     with pytest.raises(ValueError, match="is empty"):
         main(["--debug", "speak", "", "--model", str(checkpoint)])
+
+
+@pytest.mark.parametrize(("given", "expected"), [((), 1), (("--threads", 2), 2)])
+def test_threads(
+    given: tuple, expected: int, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small model gets one thread unless told otherwise, and the process keeps its own number."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    used: list[int] = []
+    save_audio = speak_module.save_audio
+    monkeypatch.setattr(speak_module, "save_audio", lambda *a: used.append(torch.get_num_threads()) or save_audio(*a))
+    before = torch.get_num_threads()
+    assert speak(checkpoint, "Good morning.", "-o", tmp_path / "out.wav", *given) == 0
+    assert used == [expected] and torch.get_num_threads() == before
+
+
+def test_no_threads(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert speak(checkpoint, "Good morning.", "-o", tmp_path / "out.wav", "--threads", 0) == 2
+    assert "`--threads` 0" in capsys.readouterr().err and not list(tmp_path.iterdir())

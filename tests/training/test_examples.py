@@ -46,7 +46,7 @@ def test_fine_tuning_the_default_voice_lowers_the_loss(recordings, tmp_path, mon
         "--metadata", recordings / "metadata.csv", "--output", tmp_path, "--max_steps", 6, "--batch_size", 5,
         "--learning_rate", 1e-3, "--warmup_steps", 1, *extra,
     )  # fmt: skip
-    before, after = map(float, re.findall(r"loss (?:before|after) training: ([\d.]+)", capsys.readouterr().out))
+    before, after = map(float, re.findall(r"loss (?:before|after): ([\d.]+)", capsys.readouterr().out))
     assert after < before
     model, processor = (
         Maya1ForConditionalGeneration.from_pretrained(tmp_path),

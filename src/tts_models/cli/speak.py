@@ -13,6 +13,7 @@ from ..audio import AUDIO_SUFFIXES, check_audio_path, pcm16, save_audio
 from .errors import UsageError
 from .loading import DTYPES, load_speaker, quieten, resolve_model
 from .text_input import MAX_TEXT_CHARACTERS, read_text
+from .threads import check_threads, computing_threads
 
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--seed", type=int, help="the same seed gives the same speech")
     parser.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
     parser.add_argument("--dtype", choices=DTYPES, help="precision of the weights (default: the checkpoint's)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: 1 for small models, else torch's choice)")
     options = parser.add_argument_group("generation", "what is not given stays at the checkpoint's own default")
     options.add_argument("--greedy", action="store_true", help="always take the most likely token")
     for name, (kind, text) in GENERATION_OPTIONS.items():
@@ -199,6 +201,7 @@ def write_file(pieces: "Iterator[np.ndarray]", path: Path, timing: SpeechTiming,
 def run(args: argparse.Namespace) -> None:
     """Carries out the sub-command; everything that can be checked is checked before the model is loaded."""
     options, path, text = generation_options(args), check_output(args.output), read_text(args)
+    check_threads(args.threads)
     name = resolve_model(args.model)
     show_progress = sys.stderr.isatty()
     quieten(show_progress)
@@ -211,11 +214,14 @@ def run(args: argparse.Namespace) -> None:
         torch.manual_seed(args.seed)
     timing = SpeechTiming()
     pieces = with_progress(spoken_pieces(model, inputs, options, timing), timing, show_progress)
+    with computing_threads(model, args.threads):
+        if path is None:
+            write_stream(pieces)
+        else:
+            write_file(pieces, path, timing, processor)
     if path is None:
-        write_stream(pieces)
         print(f"16-bit mono PCM: {timing}", file=sys.stderr)
     else:
-        write_file(pieces, path, timing, processor)
         print(f"{path}: {timing}")
 
 

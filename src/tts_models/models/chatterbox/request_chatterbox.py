@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor
 
+from ...request_tensors import PartsOfTexts, check_input_ids, check_part_counts, check_row_tensors
 from ...speech_generation import take_options
 from ..s3gen import S3GenChunks
 from .alignment_chatterbox import WATCHED_HEADS
@@ -82,7 +83,7 @@ class ChatterboxOptions:
 
 
 @dataclass
-class ChatterboxRequest:
+class ChatterboxRequest(PartsOfTexts):
     """A checked call.
 
     Args:
@@ -106,11 +107,6 @@ class ChatterboxRequest:
     config: GenerationConfig
     options: ChatterboxOptions
     is_chunked: bool
-
-    @property
-    def parts(self) -> list[tuple[int, int]]:
-        """`(text, part of the text)` of every part."""
-        return [(text, part) for text, count in enumerate(self.part_counts) for part in range(count)]
 
 
 # The tensors of `generate` beside `input_ids`, and their number of axes. All but the first have one row per text.
@@ -154,33 +150,15 @@ def check_inputs(input_ids: Any, tensors: dict[str, Any], device: torch.device) 
     Raises:
         ValueError: a tensor is missing, has another number of axes or of rows, or is unknown.
     """
-    unknown = sorted(set(tensors) - set(_AXES))
-    if unknown:
-        raise ValueError(f"Unknown inputs {unknown}; known are {sorted(_AXES)}.")
-    if not isinstance(input_ids, torch.Tensor) or input_ids.dim() != 2 or 0 in input_ids.shape:
-        found = tuple(input_ids.shape) if isinstance(input_ids, torch.Tensor) else type(input_ids).__name__
-        raise ValueError(f"`input_ids` must be a tensor (parts, length) that is not empty; got {found}.")
-    checked = {name: torch.as_tensor(value).to(device) for name, value in tensors.items() if value is not None}
-    checked["input_ids"] = input_ids.to(device)
-    if "part_counts" not in checked:
-        checked["part_counts"] = torch.ones(len(input_ids), dtype=torch.long)
-    counts = checked["part_counts"]
-    if counts.dim() != 1 or int(counts.sum()) != len(input_ids) or int(counts.min()) < 1:
-        raise ValueError(
-            f"`part_counts` {counts.tolist()} must be positive and add up to the {len(input_ids)} rows of `input_ids`."
-        )
-    _check_shapes(checked)
+    check_input_ids(input_ids, "parts, length")
+    counts = check_part_counts(tensors.get("part_counts"), len(input_ids))
+
+    def rows(name: str) -> int:
+        return len(input_ids) if name == "attention_mask" else len(counts)
+
+    checked = check_row_tensors(tensors, _AXES, rows, device)
     _check_voices(checked)
-    return checked
-
-
-def _check_shapes(checked: dict[str, torch.Tensor]) -> None:
-    for name, value in checked.items():
-        rows = len(checked["input_ids"] if name in ("input_ids", "attention_mask") else checked["part_counts"])
-        if name != "input_ids" and (value.dim() != _AXES[name] or len(value) != rows):
-            raise ValueError(
-                f"`{name}` must have {_AXES[name]} axes and {rows} rows; got the shape {tuple(value.shape)}."
-            )
+    return checked | {"input_ids": input_ids.to(device), "part_counts": torch.tensor(counts)}
 
 
 def _check_voices(checked: dict[str, torch.Tensor]) -> None:

@@ -35,6 +35,7 @@ from transformers.generation import (
 
 from ...acceleration.lockstep import LockstepDecoder
 from ...acceleration.sampling import RowSampler
+from ...request_tensors import check_part_counts
 from ...speech_generation import (
     ChunkJoiner,
     SpeechChunk,
@@ -48,7 +49,7 @@ from ...speech_generation import (
 from ...streaming.schedule import EmitSchedule
 from .aligned_text_maya1 import AlignedText
 from .decoding_maya1 import AlignedSlotDecoding, AllowedIdsLogitsProcessor, SlotDecoding, SlotHead, VocabularyDecoding
-from .request_maya1 import SpeechOptions, SpeechRequest, check_part_counts, check_prompts, token_budgets
+from .request_maya1 import SpeechOptions, SpeechRequest, check_prompts, token_budgets
 from .streaming_maya1 import split_levels, stream_speech
 
 

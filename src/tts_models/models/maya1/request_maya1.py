@@ -27,6 +27,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from ...request_tensors import PartsOfTexts, check_input_ids
 from ...speech_generation import take_options
 from .audio_tokens_maya1 import UNPACK_POLICIES
 from .configuration_maya1 import Maya1Config
@@ -95,7 +96,7 @@ class SpeechOptions:
 
 
 @dataclass
-class SpeechRequest:
+class SpeechRequest(PartsOfTexts):
     """A checked call: one row per part of text, and what applies to all of them.
 
     Args:
@@ -116,11 +117,6 @@ class SpeechRequest:
     config: GenerationConfig
     options: SpeechOptions
 
-    @property
-    def parts(self) -> list[tuple[int, int]]:
-        """`(text, part of the text)` of every row."""
-        return [(text, part) for text, count in enumerate(self.part_counts) for part in range(count)]
-
 
 def check_prompts(
     input_ids: Any, attention_mask: torch.Tensor | None, pad_token_id: int | None, device: torch.device
@@ -130,9 +126,7 @@ def check_prompts(
     Raises:
         ValueError: not a 2-D tensor, empty, shapes that differ, or padding on the right.
     """
-    if not isinstance(input_ids, torch.Tensor) or input_ids.dim() != 2 or 0 in input_ids.shape:
-        found = tuple(input_ids.shape) if isinstance(input_ids, torch.Tensor) else type(input_ids).__name__
-        raise ValueError(f"`input_ids` must be a tensor (prompts, length) that is not empty; got {found}.")
+    input_ids = check_input_ids(input_ids, "prompts, length")
     if attention_mask is None:
         attention_mask = input_ids != pad_token_id if pad_token_id is not None else torch.ones_like(input_ids)
     if attention_mask.shape != input_ids.shape:
@@ -143,18 +137,6 @@ def check_prompts(
     if not attention_mask[:, -1].all():
         raise ValueError("`input_ids` must be padded on the left: every prompt ends with the start of speech.")
     return input_ids.to(device), attention_mask.to(device).long()
-
-
-def check_part_counts(part_counts: Any, rows: int) -> list[int]:
-    """Parts of each text as a list; one each when not given.
-
-    Raises:
-        ValueError: they do not add up to `rows`.
-    """
-    counts = [1] * rows if part_counts is None else torch.as_tensor(part_counts).flatten().tolist()
-    if sum(counts) != rows or min(counts) < 1:
-        raise ValueError(f"`part_counts` {counts} must be positive and add up to the {rows} rows of `input_ids`.")
-    return counts
 
 
 def token_budgets(
@@ -210,4 +192,4 @@ def _budgets_from_duration(model_config: Maya1Config, duration_budget: Any, prom
     return [math.ceil(value / frame_seconds) * model_config.slots_per_frame for value in seconds]
 
 
-__all__ = ["SpeechOptions", "SpeechRequest", "check_part_counts", "check_prompts", "token_budgets"]
+__all__ = ["SpeechOptions", "SpeechRequest", "check_prompts", "token_budgets"]

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor
 
+from ...request_tensors import check_input_ids, check_row_tensors
 from ...speech_generation import take_options
 from .configuration_qwen3_tts import Qwen3TTSConfig
 from .prompt_qwen3_tts import PromptRow
@@ -114,27 +115,12 @@ def check_inputs(input_ids: Any, tensors: dict[str, Any], device: torch.device) 
     Raises:
         ValueError: a tensor is missing, has another number of axes or of rows, or is unknown.
     """
-    unknown = sorted(set(tensors) - set(_AXES))
-    if unknown:
-        raise ValueError(f"Unknown inputs {unknown}; known are {sorted(_AXES)}.")
-    if not isinstance(input_ids, torch.Tensor) or input_ids.dim() != 2 or 0 in input_ids.shape:
-        found = tuple(input_ids.shape) if isinstance(input_ids, torch.Tensor) else type(input_ids).__name__
-        raise ValueError(f"`input_ids` must be a tensor (batch, length) that is not empty; got {found}.")
-    checked = {"input_ids": input_ids.to(device)}
-    for name, value in tensors.items():
-        if value is None:
-            continue
-        value = torch.as_tensor(value)
-        if value.dim() != _AXES[name] or len(value) != len(input_ids):
-            raise ValueError(
-                f"`{name}` must have {_AXES[name]} axes and {len(input_ids)} rows, as `input_ids`; "
-                f"got the shape {tuple(value.shape)}."
-            )
-        checked[name] = value.to(device)
+    check_input_ids(input_ids)
+    checked = check_row_tensors(tensors, _AXES, lambda name: len(input_ids), device)
     for one, other in (("voice_values", "voice_values_mask"), ("voice_features", "voice_features_mask")):
         if (one in checked) != (other in checked):
             raise ValueError(f"`{one}` and `{other}` belong together.")
-    return checked
+    return checked | {"input_ids": input_ids.to(device)}
 
 
 def prompt_rows(tensors: dict[str, torch.Tensor], config: Qwen3TTSConfig) -> list[PromptRow]:
