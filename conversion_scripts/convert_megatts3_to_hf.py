@@ -187,7 +187,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of the grapheme-to-phoneme model, with its phones."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (ValueError, OSError) as error:
+    except Exception as error:  # the tokenizers library raises bare exceptions
         raise ConversionError(f"{folder} has no usable tokenizer: {error}") from error
     vocabulary = tokenizer.get_vocab()
     missing = [token for token in (TEXT_BEGIN, TEXT_END, FIRST_PHONE, LAST_PHONE) if token not in vocabulary]
@@ -337,11 +337,12 @@ def convert(
         ConversionError: An input is incomplete, or its parts do not fit together.
     """
     g2p_folder = input_folder / G2P_FOLDER
-    tokenizer, g2p = read_tokenizer(g2p_folder), SafetensorsCheckpoint(g2p_folder)
+    g2p_config, g2p = read_json(g2p_folder / "config.json"), SafetensorsCheckpoint(g2p_folder)
+    tokenizer = read_tokenizer(g2p_folder)
     upstream = read_upstream(input_folder, wavvae)
     check_positions(upstream.parts["aligner"])
     first_phone = tokenizer.convert_tokens_to_ids(FIRST_PHONE)
-    config = build_config(upstream, read_json(g2p_folder / "config.json"), first_phone)
+    config = build_config(upstream, g2p_config, first_phone)
     with torch.device("meta"):
         model = MegaTTS3ForConditionalGeneration(config)
     converted, left_out = convert_parts(upstream)

@@ -18,6 +18,7 @@ from tts_models import (
     MegaTTS3TransformerConfig,
     MegaTTS3VAEConfig,
 )
+from tts_models.models.megatts3.modeling_megatts3_text_encoder import sinusoid_positions
 
 
 # What the parts have and no model of ours reads.
@@ -322,8 +323,6 @@ def check_positions(upstream: StateDict) -> None:
     Raises:
         ConversionError: they differ.
     """
-    from tts_models.models.megatts3.modeling_megatts3_text_encoder import sinusoid_positions
-
     table = upstream.get("encoder.positional_embedding")
     if table is None or table.device.type == "meta":
         return

@@ -76,8 +76,8 @@ class MegaTTS3ForConditionalGeneration(MegaTTS3PreTrainedModel, MegaTTS3Generati
     `vae` is frozen. Whether it can encode depends on the checkpoint: see [`MegaTTS3VAEModel`].
     """
 
-    # Small, and rounding their outputs wrongly moves every frame that follows.
-    _keep_in_fp32_modules_strict = ["aligner", "duration"]
+    # Durations and times are rounded to frames, and half the bits of a waveform can be heard.
+    _keep_in_fp32_modules_strict = ["aligner", "duration", "vae"]
     _no_split_modules = [
         "WhisperEncoderLayer",
         "WhisperDecoderLayer",
