@@ -312,6 +312,6 @@ class Tester(SpeakingModelTester):
             "latents of another width": (lambda: clone((sound, latents[..., :7])), "shape"),
             "latents of two recordings": (lambda: clone((sound, np.repeat(latents, 2, 0))), "shape"),
             "whole numbers": (lambda: clone((sound, latents.astype(np.int32))), "floating"),
-            "latents that are not finite": (lambda: clone((sound, latents / 0)), "NaN"),
+            "latents that are not finite": (lambda: clone((sound, latents * np.nan)), "NaN"),
             "far too many latents": (lambda: clone((sound, np.zeros((1, 5000, LATENT_DIM), np.float32))), "at most"),
         }

@@ -40,6 +40,8 @@ from .g2p_megatts3 import write_phones
 from .modeling_megatts3_vae import NO_ENCODER
 from .phones_megatts3 import SPOKEN_PHONES, phones_of_tokens
 from .request_megatts3 import (
+    PREPARED,
+    RECORDED,
     MegaTTS3Options,
     MegaTTS3Request,
     check_generation,
@@ -49,6 +51,7 @@ from .request_megatts3 import (
     prepared_voice,
     prompt_rows,
 )
+from .sampling_megatts3_duration import MegaTTS3DurationPrompt
 from .voice_megatts3 import MegaTTS3Voice
 
 
@@ -215,6 +218,18 @@ class MegaTTS3GenerationMixin(SpeechGenerationMixin, GenerationMixin):
         parts = (phones, tones, durations, latents.float(), voice_loudness.float())
         return MegaTTS3Voice(*(part.to(self.device) for part in parts))
 
+    def _voices_of(self, tensors: dict[str, torch.Tensor], rows: int) -> list[MegaTTS3Voice]:
+        """The voice of each text; one that several texts share is prepared once."""
+        names = [name for name in (*PREPARED, *RECORDED) if name in tensors]
+        voices: dict[int, MegaTTS3Voice] = {}
+        found = []
+        for row in range(rows):
+            known = (each for each in voices if all(torch.equal(tensors[n][each], tensors[n][row]) for n in names))
+            first = next(known, row)
+            voices[first] = voices.get(first) or self._voice_of(tensors, row)
+            found.append(voices[first])
+        return found
+
     def _voice_of(self, tensors: dict[str, torch.Tensor], row: int) -> MegaTTS3Voice:
         voice = prepared_voice(tensors, row, self.config)
         if voice is not None:
@@ -249,7 +264,7 @@ class MegaTTS3GenerationMixin(SpeechGenerationMixin, GenerationMixin):
         prompts, (phones, tones) = prompt_rows(checked, self.config), phone_rows(checked)
         counts = checked["part_counts"].tolist()
         seeds = resolve_row_seeds(len(counts), options.seed, options.generator)
-        voices = [self._voice_of(checked, row) for row in range(len(counts))]
+        voices = self._voices_of(checked, len(counts))
         return MegaTTS3Request(prompts, phones, tones, counts, seeds, voices, config, options)
 
     # Parts
@@ -293,15 +308,17 @@ class MegaTTS3GenerationMixin(SpeechGenerationMixin, GenerationMixin):
     def _voices(self, request: MegaTTS3Request, places: Sequence[int]) -> list[MegaTTS3Voice]:
         return [request.voices[text] for text, _ in self._texts(request, places)]
 
+    def _duration_prompt(self, request: MegaTTS3Request) -> MegaTTS3DurationPrompt:
+        """What the duration model keeps of the references, one row per text; every part goes on from a copy."""
+        if request.duration_prompt is None:
+            rows = ([getattr(voice, name) for voice in request.voices] for name in _SPOKEN)
+            request.duration_prompt = self.duration.prompt(*(pad_sequence(row, batch_first=True) for row in rows))
+        return request.duration_prompt
+
     def _find_durations(self, request: MegaTTS3Request, places: list[int], parts: list[MegaTTS3Part]) -> None:
         texts = self._texts(request, places)
-        known = sorted({text for text, _ in texts})
-        voices = [request.voices[text] for text in known]
-        prompt = self.duration.prompt(
-            *(pad_sequence([getattr(voice, name) for voice in voices], batch_first=True) for name in _SPOKEN)
-        )
         tokens = self.duration.predict(
-            prompt.select_rows([known.index(text) for text, _ in texts]),
+            self._duration_prompt(request).select_rows([text for text, _ in texts]),
             *(pad_sequence([getattr(part, name) for part in parts], batch_first=True) for name in _SPOKEN[:2]),
         )
         for part, (text, number), row in zip(parts, texts, tokens, strict=True):

@@ -204,7 +204,8 @@ class MegaTTS3Processor(SpeechProcessorMixin, ProcessorMixin):
             parts = [self.split(*each, windows) for each in zip(texts, languages, strict=True)]
             written, counts = self._written_texts(parts), [len(each) for each in parts]
         voices = spread("voice", voice, len(counts))
-        spoken = _stack([self._voice_inputs(each, sampling_rate) for each in voices])
+        known = {id(each): self._voice_inputs(each, sampling_rate) for each in {id(v): v for v in voices}.values()}
+        spoken = _stack([known[id(each)] for each in voices])
         return BatchFeature(written | {"part_counts": torch.tensor(counts)} | spoken)
 
     def prepare_voice(
@@ -326,8 +327,8 @@ class MegaTTS3Processor(SpeechProcessorMixin, ProcessorMixin):
         values, needed = read_latents(latents, self.latent_dim), frames // self.frames_per_latent
         if len(values) < needed:
             raise ValueError(
-                f"`voice` has {len(values)} latents for a recording of {frames} frames, which needs {needed}: recording "
-                "and latents do not belong together."
+                f"`voice` has {len(values)} latents for a recording of {frames} frames, which needs {needed}: "
+                "recording and latents do not belong together."
             )
         return values[:needed]
 

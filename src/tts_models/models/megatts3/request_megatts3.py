@@ -20,9 +20,11 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from ...request_tensors import PartsOfTexts, check_input_ids, check_part_counts, check_row_tensors
 from ...speech_generation import take_options
 from .configuration_megatts3 import MegaTTS3Config
 from .phones_megatts3 import PHONE_TOKENS
+from .sampling_megatts3_duration import MegaTTS3DurationPrompt
 from .voice_megatts3 import MegaTTS3Voice
 
 
@@ -63,7 +65,7 @@ class MegaTTS3Options:
 
 
 @dataclass
-class MegaTTS3Request:
+class MegaTTS3Request(PartsOfTexts):
     """A checked call.
 
     Args:
@@ -76,6 +78,7 @@ class MegaTTS3Request:
         voices: Voice of each text.
         config: The generation parameters.
         options: The other options.
+        duration_prompt: What the duration model keeps of the voices, once it has read them.
     """
 
     prompts: list[torch.LongTensor]
@@ -86,11 +89,7 @@ class MegaTTS3Request:
     voices: list[MegaTTS3Voice]
     config: GenerationConfig
     options: MegaTTS3Options
-
-    @property
-    def parts(self) -> list[tuple[int, int]]:
-        """`(text, part of the text)` of every part."""
-        return [(text, part) for text, count in enumerate(self.part_counts) for part in range(count)]
+    duration_prompt: MegaTTS3DurationPrompt | None = None
 
 
 # The tensors of `generate`, and their number of axes. Those of `PREPARED` and `RECORDED` have one row per text.
@@ -120,34 +119,25 @@ def check_inputs(tensors: dict[str, Any], device: torch.device) -> dict[str, tor
     Raises:
         ValueError: a tensor is missing, has another number of axes or of rows, or is unknown.
     """
-    unknown = sorted(set(tensors) - set(_AXES))
-    if unknown:
-        raise ValueError(f"Unknown inputs {unknown}; known are {sorted(_AXES)}.")
-    checked = {name: torch.as_tensor(value).to(device) for name, value in tensors.items() if value is not None}
-    if ("input_ids" in checked) == ("phone_ids" in checked):
+    if (tensors.get("input_ids") is None) == (tensors.get("phone_ids") is None):
         raise ValueError("Either `input_ids` or `phone_ids` are needed, and not both.")
-    written = "input_ids" if "input_ids" in checked else "phone_ids"
-    rows = checked[written]
-    if rows.dim() != 2 or 0 in rows.shape:
-        raise ValueError(f"`{written}` must have the shape (parts, length) and not be empty; got {tuple(rows.shape)}.")
-    counts = checked.setdefault("part_counts", torch.ones(len(rows), dtype=torch.long))
-    if counts.dim() != 1 or int(counts.sum()) != len(rows) or int(counts.min()) < 1:
-        raise ValueError(
-            f"`part_counts` {counts.tolist()} must be positive and add up to the {len(rows)} rows of `{written}`."
-        )
-    _check_shapes(checked, len(rows), len(counts))
-    return checked
+    written = tensors["input_ids"] if tensors.get("phone_ids") is None else tensors["phone_ids"]
+    parts = len(check_input_ids(written, "parts, length"))
+    counts = check_part_counts(tensors.get("part_counts"), parts)
+
+    def rows(name: str) -> int:
+        return parts if name in WRITTEN and name != "part_counts" else len(counts)
+
+    checked = check_row_tensors(tensors, _AXES, rows, device)
+    _check_companions(checked)
+    return checked | {"part_counts": torch.tensor(counts)}
 
 
-def _check_shapes(checked: dict[str, torch.Tensor], parts: int, texts: int) -> None:
-    for name, value in checked.items():
-        rows = parts if name in WRITTEN and name != "part_counts" else texts
-        if value.dim() != _AXES[name] or len(value) != rows:
-            raise ValueError(f"`{name}` must have {_AXES[name]} axes and {rows} rows; got {tuple(value.shape)}.")
-    if "phone_ids" in checked and (
-        "tone_ids" not in checked or checked["tone_ids"].shape != checked["phone_ids"].shape
-    ):
-        raise ValueError("`tone_ids` of the same shape must come with `phone_ids`.")
+def _check_companions(checked: dict[str, torch.Tensor]) -> None:
+    if "phone_ids" in checked:
+        tones = checked.get("tone_ids")
+        if tones is None or tones.shape != checked["phone_ids"].shape:
+            raise ValueError("`tone_ids` of the same shape must come with `phone_ids`.")
     if not any(name in checked for name in _NEEDED):
         raise ValueError("No voice: `prompt_phones` and its like, or `voice_features` and its like, are needed.")
     for name, others in _NEEDED.items():
@@ -183,8 +173,8 @@ def phone_rows(tensors: dict[str, torch.Tensor]) -> tuple[list[torch.LongTensor]
         count = int((ids > 0).sum())
         if not count or int(ids[:count].min()) < PHONE_TOKENS.start or int(ids.max()) >= PHONE_TOKENS.stop:
             raise ValueError(
-                f"Row {row} of `phone_ids` must hold ids in {PHONE_TOKENS.start}…{PHONE_TOKENS.stop - 1}, padded with 0 "
-                "on the right."
+                f"Row {row} of `phone_ids` must hold ids in {PHONE_TOKENS.start}…{PHONE_TOKENS.stop - 1}, padded with "
+                "0 on the right."
             )
         phones.append(ids[:count])
         tones.append(tensors["tone_ids"][row, :count])
