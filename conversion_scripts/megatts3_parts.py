@@ -221,7 +221,7 @@ def aligner_config(upstream: StateDict, **given: Any) -> MegaTTS3AlignerConfig:
     sizes = {
         "vocab_size": shape_of(upstream, "decoder.token_embedding.weight")[0],
         "num_mel_bins": bands,
-        "d_model": width,
+        "hidden_size": width,
         "encoder_layers": count_of(upstream, r"encoder\.blocks\.(\d+)\."),
         "decoder_layers": count_of(upstream, r"decoder\.blocks\.(\d+)\."),
         "encoder_attention_heads": heads,

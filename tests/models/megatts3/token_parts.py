@@ -67,7 +67,7 @@ class AlignerTester(ModelTester):
         tiny = {
             "vocab_size": 860,
             "num_mel_bins": BANDS,
-            "d_model": 32,
+            "hidden_size": 32,
             "encoder_layers": 1,
             "decoder_layers": 2,
             "encoder_attention_heads": 2,
@@ -106,7 +106,7 @@ class AlignerTester(ModelTester):
 
     def invalid_configs(self) -> list[Inputs]:
         return [
-            {"d_model": 33},
+            {"hidden_size": 33},
             {"decoder_attention_heads": 3},
             {"eos_token_id": 860},
             {"decoder_start_token_id": -1},

@@ -126,7 +126,7 @@ class MegaTTS3AlignerConfig(PreTrainedConfig):
             Tokens: phones, start, end, and from `first_time_token_id` on frames.
         num_mel_bins (`int`, *optional*, defaults to 80):
             Mel bands of the input.
-        d_model (`int`, *optional*, defaults to 512):
+        hidden_size (`int`, *optional*, defaults to 512):
             Width.
         encoder_layers, decoder_layers (`int`, *optional*, both default to 6):
             Layers.
@@ -152,7 +152,7 @@ class MegaTTS3AlignerConfig(PreTrainedConfig):
     base_config_key = "aligner_config"
     keys_to_ignore_at_inference = ["past_key_values"]
     attribute_map = {
-        "hidden_size": "d_model",
+        "d_model": "hidden_size",
         "num_attention_heads": "decoder_attention_heads",
         "num_key_value_heads": "decoder_attention_heads",
         "num_hidden_layers": "decoder_layers",
@@ -160,7 +160,7 @@ class MegaTTS3AlignerConfig(PreTrainedConfig):
 
     vocab_size: int = 6800
     num_mel_bins: int = 80
-    d_model: int = 512
+    hidden_size: int = 512
     encoder_layers: int = 6
     decoder_layers: int = 6
     encoder_attention_heads: int = 8
@@ -186,8 +186,8 @@ class MegaTTS3AlignerConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        _check_heads(self, "d_model", "encoder_attention_heads")
-        _check_heads(self, "d_model", "decoder_attention_heads")
+        _check_heads(self, "hidden_size", "encoder_attention_heads")
+        _check_heads(self, "hidden_size", "decoder_attention_heads")
         for name in ("decoder_start_token_id", "eos_token_id", "first_time_token_id"):
             if not 0 <= getattr(self, name) < self.vocab_size:
                 raise ValueError(f"`{name}` must be in 0…{self.vocab_size - 1}; got {getattr(self, name)}.")

@@ -78,16 +78,6 @@ class MegaTTS3ForConditionalGeneration(MegaTTS3PreTrainedModel, MegaTTS3Generati
 
     # Durations and times are rounded to frames, and half the bits of a waveform can be heard.
     _keep_in_fp32_modules_strict = ["aligner", "duration", "vae"]
-    _no_split_modules = [
-        "WhisperEncoderLayer",
-        "WhisperDecoderLayer",
-        "Qwen2DecoderLayer",
-        "MegaTTS3DurationLayer",
-        "MegaTTS3TextLayer",
-        "MegaTTS3TransformerLayer",
-        "MegaTTS3VAEStage",
-        "EncodecLSTM",
-    ]
 
     def __init__(self, config: MegaTTS3Config) -> None:
         super().__init__(config)

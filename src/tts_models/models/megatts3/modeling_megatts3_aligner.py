@@ -38,13 +38,13 @@ class MegaTTS3AlignerEncoder(nn.Module):
     def __init__(self, config: MegaTTS3AlignerConfig) -> None:
         super().__init__()
         self.config = config
-        self.conv1 = nn.Conv1d(config.num_mel_bins, config.d_model, kernel_size=3, padding=1)
-        self.conv2 = nn.Conv1d(config.d_model, config.d_model, kernel_size=3, stride=2, padding=1)
+        self.conv1 = nn.Conv1d(config.num_mel_bins, config.hidden_size, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv1d(config.hidden_size, config.hidden_size, kernel_size=3, stride=2, padding=1)
         self.layers = nn.ModuleList(WhisperEncoderLayer(config) for _ in range(config.encoder_layers))
-        self.layer_norm = nn.LayerNorm(config.d_model)
+        self.layer_norm = nn.LayerNorm(config.hidden_size)
 
     def embed(self, input_features: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """The convolutions, and positions: `(batch, bands, frames)` to `(batch, ceil(frames / 2), d_model)`.
+        """The convolutions, and positions: `(batch, bands, frames)` to `(batch, ceil(frames / 2), hidden_size)`.
 
         Args:
             input_features: Mel frames.
@@ -61,7 +61,7 @@ class MegaTTS3AlignerEncoder(nn.Module):
         return hidden_states + sinusoid_positions(positions, hidden_states.shape[-1]).to(hidden_states)
 
     def encode(self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """The layers, over `(batch, steps, d_model)`; `mask` `(batch, steps)` is false or 0 on padding."""
+        """The layers, over `(batch, steps, hidden_size)`; `mask` `(batch, steps)` is false or 0 on padding."""
         bias = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=mask)
         for layer in self.layers:
             hidden_states = layer(hidden_states, bias)
@@ -91,10 +91,10 @@ class MegaTTS3AlignerDecoder(nn.Module):
     def __init__(self, config: MegaTTS3AlignerConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
-        self.embed_positions = nn.Embedding(config.max_target_positions, config.d_model)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_positions = nn.Embedding(config.max_target_positions, config.hidden_size)
         self.layers = nn.ModuleList(WhisperDecoderLayer(config, index) for index in range(config.decoder_layers))
-        self.layer_norm = nn.LayerNorm(config.d_model)
+        self.layer_norm = nn.LayerNorm(config.hidden_size)
 
     def forward(
         self,
@@ -104,7 +104,7 @@ class MegaTTS3AlignerDecoder(nn.Module):
         encoder_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
     ) -> torch.Tensor:
-        """States `(batch, length, d_model)`; see [`MegaTTS3AlignerForConditionalGeneration.forward`]."""
+        """States `(batch, length, hidden_size)`; see [`MegaTTS3AlignerForConditionalGeneration.forward`]."""
         known, most = 0, self.config.max_target_positions
         if past_key_values is not None:
             known = past_key_values.get_seq_length()
@@ -147,12 +147,13 @@ class MegaTTS3AlignerForConditionalGeneration(MegaTTS3PreTrainedModel, Generatio
     config: MegaTTS3AlignerConfig
     main_input_name = "input_features"
     input_modalities = ("audio",)
+    _no_split_modules = ["WhisperEncoderLayer", "WhisperDecoderLayer"]
 
     def __init__(self, config: MegaTTS3AlignerConfig) -> None:
         super().__init__(config)
         self.encoder = MegaTTS3AlignerEncoder(config)
         self.decoder = MegaTTS3AlignerDecoder(config)
-        self.proj_out = nn.Linear(config.d_model, config.vocab_size)
+        self.proj_out = nn.Linear(config.hidden_size, config.vocab_size)
         self.generation_config = GenerationConfig.from_model_config(config)
         self.generation_config.max_new_tokens = config.max_new_tokens
         self.post_init()

@@ -142,6 +142,7 @@ class MegaTTS3DurationModel(MegaTTS3PreTrainedModel):
     config_class = MegaTTS3DurationConfig
     config: MegaTTS3DurationConfig
     input_modalities = ("text",)
+    _no_split_modules = ["MegaTTS3DurationLayer", "MegaTTS3TextLayer"]
 
     def __init__(self, config: MegaTTS3DurationConfig) -> None:
         super().__init__(config)
