@@ -54,6 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=24, help="fewer than the released 24, for a slow machine")
     parser.add_argument("--products", nargs="+", default=["float32"], choices=PRODUCTS, help="of the transformer")
     parser.add_argument("--vae_dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--fast_convolutions", action="store_true", help="of the WaveVAE: on a CPU in float32")
     parser.add_argument("--sequential", action="store_true", help="the conditions of a step one after the other")
     parser.add_argument("--graphs", action="store_true", help="a solution as one CUDA graph")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -74,7 +75,8 @@ def build(
         transformer.load_state_dict(convert_transformer(fill_state_dict(shapes[0])))
         vae.load_state_dict(convert_vae(fill_state_dict(shapes[1], SCALES)))
     vae.decoder.to(getattr(torch, arguments.vae_dtype))
-    return transformer.to(arguments.device).eval(), vae.to(arguments.device).eval()
+    vae.to(arguments.device).use_fast_convolutions(arguments.fast_convolutions)
+    return transformer.to(arguments.device).eval(), vae.eval()
 
 
 def make_inputs(batch_size: int, seconds: float, prompt_seconds: float) -> dict[str, torch.Tensor]:

@@ -99,3 +99,12 @@ def test_decoder_without_a_tanh() -> None:
     model = VAETester().model(use_tanh=False)
     model.decoder.scale.weight.data.fill_(100.0)
     assert model.decode(seeded(1, 4, LATENT_DIM)).audio_values.abs().max() > 1
+
+
+@torch.no_grad()
+def test_fast_convolutions_change_nothing() -> None:
+    model, latents = VAETester().model(decoder_hidden_size=8), seeded(2, 9, LATENT_DIM)
+    expected = model.decode(latents, torch.tensor([9, 4])).audio_values
+    model.use_fast_convolutions()
+    assert model.decoder.upsamplers[0].conv.fast is not None
+    torch.testing.assert_close(model.decode(latents, torch.tensor([9, 4])).audio_values, expected, atol=1e-5, rtol=0)

@@ -23,6 +23,7 @@ from transformers.models.encodec.configuration_encodec import EncodecConfig
 from transformers.models.encodec.modeling_encodec import EncodecEncoder, EncodecPreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
+from ...acceleration.fast_convolution import FastConv1d, use_fast_convolutions
 from ...audio.lengths import frame_lengths, length_mask
 from ...loading import CompleteCheckpointMixin
 from ...streaming.generators import RowGenerators, resolve_row_generators
@@ -112,7 +113,7 @@ class MegaTTS3VAEUpsampler(nn.Module):
         super().__init__()
         half = max(ratio, 5)
         self.ratio = ratio
-        self.conv = nn.Conv1d(channels, channels // 2, 7)
+        self.conv = FastConv1d(channels, channels // 2, 7)
         self.transposed = nn.ConvTranspose1d(
             channels, channels // 2, 2 * half, ratio, padding=half - ratio // 2, output_padding=ratio % 2
         )
@@ -132,10 +133,10 @@ class MegaTTS3VAEResidualBlock(nn.Module):
         super().__init__()
         half = kernel_size // 2
         self.convs1 = nn.ModuleList(
-            nn.Conv1d(channels, channels, kernel_size, padding=half * dilation, dilation=dilation)
+            FastConv1d(channels, channels, kernel_size, padding=half * dilation, dilation=dilation)
             for dilation in dilations
         )
-        self.convs2 = nn.ModuleList(nn.Conv1d(channels, channels, kernel_size, padding=half) for _ in dilations)
+        self.convs2 = nn.ModuleList(FastConv1d(channels, channels, kernel_size, padding=half) for _ in dilations)
 
     def forward(self, hidden_states: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         for conv1, conv2 in zip(self.convs1, self.convs2, strict=True):
@@ -168,7 +169,7 @@ class MegaTTS3VAEDecoder(nn.Module):
         widths = [config.decoder_hidden_size * 2**stage for stage in range(len(ratios), -1, -1)]
         self.proj_in = nn.Linear(config.latent_dim, config.decoder_input_size)
         self.latent_upsampler = MegaTTS3VAEUpsampler(config.decoder_input_size, config.latent_upsampling_ratio)
-        self.conv_in = nn.Conv1d(config.decoder_input_size // 2, widths[0], 7)
+        self.conv_in = FastConv1d(config.decoder_input_size // 2, widths[0], 7)
         self.upsamplers = nn.ModuleList(
             MegaTTS3VAEUpsampler(width, ratio) for width, ratio in zip(widths, ratios, strict=False)
         )
@@ -314,6 +315,18 @@ class MegaTTS3VAEModel(MegaTTS3VAEPreTrainedModel):
         self.config.has_encoder = True
         for part in (self.encoder, self.latent_projection):
             part.apply(self._init_weights)
+        return self
+
+    def use_fast_convolutions(self, enabled: bool = True) -> "MegaTTS3VAEModel":
+        """Decode with fewer multiplications, on a CPU in float32: about a third less time for twice the memory.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: the model is elsewhere, or in another dtype.
+        """
+        use_fast_convolutions(self.decoder, enabled)
         return self
 
     # trf-ignore: TRF057
