@@ -103,8 +103,10 @@ def run_loop(
     case: ReferenceCase, model: MegaTTS3DurationModel, prompt: MegaTTS3DurationPrompt | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens, and scores of all steps, of the case's text."""
-    loop = Recorder(model, prompt, case.input("phone"), case.input("tone"))
-    return loop.run(), torch.stack(loop.scores, dim=1)
+    phones = case.input("phone")
+    loop = Recorder(model, len(phones), phones.shape[1] + (0 if prompt is None else prompt.keys.shape[3]))
+    loop.load(prompt, model.encode_text(phones, case.input("tone")))
+    return loop.run(phones.shape[1]), torch.stack(loop.scores, dim=1)
 
 
 @reference_runner(

@@ -1,5 +1,6 @@
 """Aligner and duration model of MegaTTS3: the common suite, each part alone, and what only they do."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,27 @@ def test_duration_prompt_moves_and_changes_precision() -> None:
     prompt = DurationTester().model().prompt(*DurationTester().text(1), ids(1, 90, 1, 7))
     halved = prompt.to("cpu", torch.bfloat16)
     assert halved.keys.dtype == torch.bfloat16 and halved.lengths.dtype == torch.long
+
+
+def test_buckets_change_nothing(duration: MegaTTS3DurationModel) -> None:
+    text = DurationTester().text(2, 6, seed=3)
+    prompts = [duration.prompt(*DurationTester().text(2, count), ids(1, 100, 2, count)) for count in (2, 9)]
+    plain = [duration.predict(prompt, *text) for prompt in (None, *prompts)]
+    bucketed = copy.deepcopy(duration.use_cuda_graphs(8))
+    assert duration.use_cuda_graphs(None) is duration
+    for _ in range(2):
+        for prompt, expected in zip((None, *prompts), plain, strict=True):
+            assert torch.equal(bucketed.predict(prompt, *text), expected)
+    with pytest.raises(ValueError, match="bucket_phones.*0"):
+        duration.use_cuda_graphs(0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_graphs_write_the_same_durations() -> None:
+    model = spread(DurationTester().model()).cuda()
+    text = [each.cuda() for each in DurationTester().text(2, 6, seed=3)]
+    prompt = model.prompt(*(each.cuda() for each in DurationTester().text(2, 5)), ids(1, 100, 2, 5).cuda())
+    plain = [model.predict(each, *text) for each in (None, prompt)]
+    model.use_cuda_graphs(16)
+    for _ in range(2):
+        assert all(map(torch.equal, plain, [model.predict(each, *text) for each in (None, prompt)]))

@@ -108,6 +108,24 @@ class MegaTTS3ForConditionalGeneration(MegaTTS3PreTrainedModel, MegaTTS3Generati
         self.vae.eval()
         return self
 
+    def use_cuda_graphs(self, enabled: bool = True) -> "MegaTTS3ForConditionalGeneration":
+        """Launch every step of the durations, and every solution of the diffusion, as one CUDA graph each.
+
+        They are recorded at first use, per batch size and rounded length. It changes nothing on other devices.
+
+        Args:
+            enabled: Whether to do so; `False` ends it.
+
+        Returns:
+            The model itself.
+        """
+        for part in (self.duration, self.transformer):
+            if enabled:
+                part.use_cuda_graphs()
+            else:
+                part.use_cuda_graphs(None)
+        return self
+
     def get_input_embeddings(self) -> nn.Module:
         return self.g2p.get_input_embeddings()
 

@@ -31,7 +31,7 @@ from ...acceleration.attention import eager_attention_forward
 from .configuration_megatts3 import MegaTTS3DurationConfig
 from .modeling_megatts3_base import MegaTTS3PreTrainedModel, check_ids
 from .modeling_megatts3_text_encoder import MegaTTS3TextEncoder, sinusoid_positions
-from .sampling_megatts3_duration import DurationLoop, MegaTTS3DurationPrompt, check_sampling
+from .sampling_megatts3_duration import DurationLoop, GraphedLoops, MegaTTS3DurationPrompt, check_sampling
 
 
 class KeyValueStore(Protocol):
@@ -153,6 +153,7 @@ class MegaTTS3DurationModel(MegaTTS3PreTrainedModel):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         # CODEPATH: the released model regresses; upstream's class can also be trained to classify.
         self.head = nn.Linear(config.hidden_size, 1 if self.is_regression else config.num_durations + 1)
+        self._graphed_loops: GraphedLoops | None = None
         self.post_init()
 
     @property
@@ -356,9 +357,38 @@ class MegaTTS3DurationModel(MegaTTS3PreTrainedModel):
             check_sampling(self.is_regression, temperature, top_k)
         if prompt is not None and len(prompt.lengths) != len(phone_ids):
             raise ValueError(f"`prompt` has {len(prompt.lengths)} rows, `phone_ids` {len(phone_ids)}.")
-        loop = DurationLoop(self, prompt, phone_ids, tone_ids)
-        draw = (temperature, top_k, generator) if do_sample else None
-        return loop.run(draw) * (phone_ids > 0)
+        text_states, (batch_size, steps) = self.encode_text(phone_ids, tone_ids), phone_ids.shape
+        room = steps if prompt is None else steps + prompt.keys.shape[3]
+        if self._graphed_loops is None or do_sample:
+            loop = DurationLoop(self, batch_size, room)
+            loop.load(prompt, text_states)
+            tokens = loop.run(steps, (temperature, top_k, generator) if do_sample else None)
+        else:
+            with self._graphed_loops.lock:
+                loop = self._graphed_loops.loop(batch_size, room)
+                loop.load(prompt, text_states)
+                tokens = loop.run(steps)
+        return tokens * (phone_ids > 0)
+
+    def use_cuda_graphs(self, bucket_phones: int | None = 128) -> "MegaTTS3DurationModel":
+        """Launch every step of [`~MegaTTS3DurationModel.predict`] as one CUDA graph.
+
+        It is recorded once per batch size and length bucket. On other devices only the buckets are used.
+
+        Args:
+            bucket_phones (`int`, *optional*, defaults to 128):
+                Phones (of reference and text together) that lengths are rounded up to; `None` ends it.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: `bucket_phones` is not positive.
+        """
+        if bucket_phones is not None and bucket_phones < 1:
+            raise ValueError(f"`bucket_phones` must be at least 1 or `None`; got {bucket_phones}.")
+        self._graphed_loops = None if bucket_phones is None else GraphedLoops(self, bucket_phones)
+        return self
 
 
 __all__ = ["MegaTTS3DurationModel", "MegaTTS3DurationOutput"]

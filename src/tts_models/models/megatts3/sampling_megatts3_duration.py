@@ -13,11 +13,16 @@
 # limitations under the License.
 """The loop in which MegaTTS3's duration model writes one token after the other: fixed shapes, nothing read back."""
 
+import copy
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ...acceleration.cuda_graph import CapturedCall
 from ...acceleration.kv_cache import SlotLayer
 
 
@@ -74,64 +79,88 @@ class SlotCache:
         return self.layers[layer_idx].update(key_states, value_states)
 
 
+_SMALLEST_ROOM = 16
+
+Draw = tuple[float, int, torch.Generator | None]
+
+
 class DurationLoop:
-    """Writes the tokens of a batch. All rows take as many steps as the longest text has phones.
+    """Writes the tokens of a batch, in tensors that keep their shape and place.
+
+    All rows take as many steps as the longest text has phones, and nothing is read back from the device.
 
     Args:
         model: The duration model.
-        prompt: One reference per row, or `None`.
-        phone_ids: int64 `(batch, length)`, padded on the right with 0.
-        tone_ids: int64 `(batch, length)`.
+        batch_size: Rows.
+        room: The most phones of reference and text together.
     """
 
-    def __init__(
-        self,
-        model: "MegaTTS3DurationModel",
-        prompt: MegaTTS3DurationPrompt | None,
-        phone_ids: torch.LongTensor,
-        tone_ids: torch.LongTensor,
-    ) -> None:
-        self.model = model
-        self.text_states = model.encode_text(phone_ids, tone_ids)
-        batch, self.steps = phone_ids.shape
-        self.device = self.text_states.device
-        known = 0 if prompt is None else prompt.keys.shape[3]
-        self.cache = self._cache(batch, known + self.steps)
-        self.step = torch.zeros(1, dtype=torch.long, device=self.device)
-        self.tokens = torch.full((batch, self.steps + 1), model.config.begin_token_id, device=self.device)
-        self.positions = torch.zeros(batch, 1, dtype=torch.long, device=self.device)
-        hidden = torch.ones(batch, 1, 1, known + self.steps, dtype=torch.bool, device=self.device)
-        if prompt is not None:
-            prompt = prompt.to(self.device, self.text_states.dtype)
-            self.tokens[:, 0] = prompt.last_tokens
-            self.positions += prompt.lengths[:, None]
-            hidden[..., :known] = torch.arange(known, device=self.device) >= prompt.lengths[:, None, None, None]
-            for layer, keys, values in zip(self.cache.layers, prompt.keys, prompt.values, strict=True):
-                layer.fill(keys, values)
-        self.slot = self.cache.layers[0].slots
-        self.slot.fill_(known)
-        self.mask = torch.zeros(hidden.shape, dtype=self.text_states.dtype, device=self.device)
-        self.mask.masked_fill_(hidden, torch.finfo(self.mask.dtype).min)
-
-    def _cache(self, batch: int, room: int) -> SlotCache:
-        config = self.model.config
+    def __init__(self, model: "MegaTTS3DurationModel", batch_size: int, room: int) -> None:
+        config, weight = model.config, model.norm.weight
+        self.model, self.room = model, room
+        self.device, self.dtype = weight.device, weight.dtype
         heads = config.num_attention_heads
-        shape = (batch, heads, room, config.hidden_size // heads)
-        layers = [SlotLayer(shape, self.text_states.dtype, self.device) for _ in range(config.num_hidden_layers)]
+        shape = (batch_size, heads, room, config.hidden_size // heads)
+        layers = [SlotLayer(shape, self.dtype, self.device) for _ in range(config.num_hidden_layers)]
         for layer in layers:
             layer.slots = layers[0].slots
-        return SlotCache(layers)
+        self.cache, self.slot = SlotCache(layers), layers[0].slots
+        self.step = torch.zeros(1, dtype=torch.long, device=self.device)
+        self.positions = torch.zeros(batch_size, 1, dtype=torch.long, device=self.device)
+        self.tokens = torch.zeros(batch_size, room + 1, dtype=torch.long, device=self.device)
+        self.text_states = torch.zeros(batch_size, room, config.hidden_size, dtype=self.dtype, device=self.device)
+        self.mask = torch.zeros(batch_size, 1, 1, room, dtype=self.dtype, device=self.device)
+        self.least = torch.ones(room, dtype=torch.long, device=self.device)
+        # Upstream allows nothing to last no time but the first phone.
+        self.least[0] = 0
+        self.advance: Callable[[], None] = self._advance
 
-    def run(self, draw: tuple[float, int, torch.Generator | None] | None = None) -> torch.LongTensor:
-        """The tokens `(batch, length)`, also for the padding, where they mean nothing.
+    def capture(self) -> "DurationLoop":
+        """Record a step as a CUDA graph; the loop must be loaded afterwards."""
+        self.step.zero_()
+        self.advance = CapturedCall(self._advance, self.device)
+        return self
+
+    def load(self, prompt: MegaTTS3DurationPrompt | None, text_states: torch.Tensor) -> None:
+        """Begin with other texts.
 
         Args:
+            prompt: One reference per row, or `None`.
+            text_states: `(batch, length, hidden_size)` of the texts.
+        """
+        known = 0 if prompt is None else prompt.keys.shape[3]
+        self.step.zero_()
+        self.slot.fill_(known)
+        self.positions.zero_()
+        self.tokens.fill_(self.model.config.begin_token_id)
+        self.text_states[:, : text_states.shape[1]] = text_states
+        self.mask.fill_(torch.finfo(self.dtype).min)
+        if prompt is not None:
+            prompt = prompt.to(self.device, self.dtype)
+            self.tokens[:, 0] = prompt.last_tokens
+            self.positions += prompt.lengths[:, None]
+            is_known = torch.arange(known, device=self.device) < prompt.lengths[:, None, None, None]
+            self.mask[..., :known].masked_fill_(is_known, 0.0)
+            for layer, keys, values in zip(self.cache.layers, prompt.keys, prompt.values, strict=True):
+                layer.fill(keys, values)
+
+    def run(self, steps: int, draw: Draw | None = None) -> torch.LongTensor:
+        """The tokens `(batch, steps)`, also for padding, where they mean nothing.
+
+        Args:
+            steps: How many phones the longest text has.
             draw: Temperature, number of scores and generator of the draws; `None` to take the likeliest.
         """
-        for index in range(self.steps):
-            logits = self.read()
-            self.write(self._pick(logits, draw), index == 0)
-        return self.tokens[:, 1:]
+        for _ in range(steps):
+            if draw is None:
+                self.advance()
+            else:
+                self.write(_drawn(self.read(), *draw))
+        return self.tokens[:, 1 : steps + 1].clone()
+
+    def _advance(self) -> None:
+        logits = self.read()
+        self.write(logits[:, 0].float().round().long() if self.model.is_regression else logits.argmax(-1))
 
     def read(self) -> torch.Tensor:
         """The scores `(batch, 1 or tokens)` at the present step."""
@@ -141,24 +170,61 @@ class DurationLoop:
         hidden_states = self.model.embed(text_state, before, self.step)
         return self.model.decode(hidden_states, self.positions, self.mask, self.cache)[:, 0]
 
-    def write(self, tokens: torch.LongTensor, is_first: bool) -> None:
+    def write(self, tokens: torch.LongTensor) -> None:
         """Take the tokens `(batch,)` of the present step, and go on to the next."""
-        least = 0 if is_first else 1
-        tokens = tokens.clamp(least, self.model.config.begin_token_id)
+        tokens = tokens.clamp(max=self.model.config.begin_token_id).maximum(self.least.index_select(0, self.step))
         self.tokens.index_copy_(1, self.step + 1, tokens[:, None])
         for counter in (self.step, self.slot, self.positions):
             counter.add_(1)
 
-    def _pick(self, logits: torch.Tensor, draw: tuple[float, int, torch.Generator | None] | None) -> torch.LongTensor:
-        if self.model.is_regression:
-            return logits[:, 0].float().round().long()
-        if draw is None:
-            return logits.argmax(-1)
-        temperature, top_k, generator = draw
-        scores = logits.float() / temperature
-        if 0 < top_k < scores.shape[-1]:
-            scores = scores.masked_fill(scores < scores.topk(top_k).values[:, -1:], float("-inf"))
-        return torch.multinomial(scores.softmax(-1), 1, generator=generator)[:, 0]
+
+def _drawn(logits: torch.Tensor, temperature: float, top_k: int, generator: torch.Generator | None) -> torch.Tensor:
+    """A token per row `(batch,)` from scores `(batch, tokens)`."""
+    scores = logits.float() / temperature
+    if 0 < top_k < scores.shape[-1]:
+        scores = scores.masked_fill(scores < scores.topk(top_k).values[:, -1:], float("-inf"))
+    return torch.multinomial(scores.softmax(-1), 1, generator=generator)[:, 0]
+
+
+class GraphedLoops:
+    """Recorded loops, one per batch size and rounded room; used by one caller at a time.
+
+    Args:
+        model: The duration model.
+        bucket: What the room is rounded up to.
+        max_loops: Loops kept; the one unused for longest goes first.
+    """
+
+    def __init__(self, model: "MegaTTS3DurationModel", bucket: int, max_loops: int = 8) -> None:
+        self.model, self.bucket, self.max_loops = model, bucket, max_loops
+        self.lock = threading.Lock()
+        self._loops: OrderedDict[Hashable, DurationLoop] = OrderedDict()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "GraphedLoops":
+        # A recording belongs to the weights it was made with.
+        return GraphedLoops(copy.deepcopy(self.model, memo), self.bucket, self.max_loops)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model": self.model, "bucket": self.bucket, "max_loops": self.max_loops}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+    def loop(self, batch_size: int, room: int) -> DurationLoop:
+        """A loop with at least that room; `lock` must be held while it is used."""
+        weight = self.model.norm.weight
+        # Recording takes a few steps, which need their room.
+        room = max(-(-room // self.bucket) * self.bucket, _SMALLEST_ROOM)
+        key = (batch_size, room, weight.data_ptr(), weight.dtype, weight.device)
+        loop = self._loops.pop(key, None)
+        if loop is None:
+            loop = DurationLoop(self.model, batch_size, room)
+            if weight.device.type == "cuda":
+                loop.capture()
+        self._loops[key] = loop
+        if len(self._loops) > self.max_loops:
+            self._loops.popitem(last=False)
+        return loop
 
 
 def check_sampling(is_regression: bool, temperature: float, top_k: int) -> None:
@@ -175,4 +241,4 @@ def check_sampling(is_regression: bool, temperature: float, top_k: int) -> None:
         raise ValueError(f"`top_k` must not be negative; got {top_k}.")
 
 
-__all__ = ["DurationLoop", "MegaTTS3DurationPrompt", "SlotCache", "check_sampling"]
+__all__ = ["DurationLoop", "GraphedLoops", "MegaTTS3DurationPrompt", "SlotCache", "check_sampling"]
