@@ -22,7 +22,7 @@ from transformers import LogitsProcessorList, PreTrainedModel
 
 from ...acceleration.lockstep import LockstepDecoder
 from ...acceleration.sampling import RowSampler
-from .phones_megatts3 import PHONE_TOKENS, SILENCE, TONED_TOKENS
+from .phones_megatts3 import LAST_CHINESE, PHONE_TOKENS, SILENCE, TONED_TOKENS
 
 
 @dataclass
@@ -52,7 +52,7 @@ class PhoneHead:
         # Only these rows of a large table are read; whatever replaced the layer keeps its own forward.
         self.rows = head.weight[first : first + size] if type(head) is nn.Linear else None
         self.head, self.ids = head, slice(first, first + size)
-        allowed = [*PHONE_TOKENS, *range(TONED_TOKENS.start + 1, TONED_TOKENS.stop), end]
+        allowed = [*range(LAST_CHINESE + 1, PHONE_TOKENS.stop), *range(TONED_TOKENS.start + 1, TONED_TOKENS.stop), end]
         self.closed = torch.ones(size, dtype=torch.bool, device=head.weight.device)
         self.closed[[token for token in allowed if token <= end]] = False
 
