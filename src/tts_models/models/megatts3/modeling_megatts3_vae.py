@@ -27,6 +27,7 @@ from ...acceleration.fast_convolution import FastConv1d, use_fast_convolutions
 from ...audio.lengths import frame_lengths, length_mask
 from ...loading import CompleteCheckpointMixin
 from ...streaming.generators import RowGenerators, resolve_row_generators
+from ...vocoder_layers import DilatedResidualBlock, keep, reflect
 from ...weight_norm import apply_weight_norm, remove_weight_norm
 from .configuration_megatts3 import MegaTTS3VAEConfig
 
@@ -88,24 +89,6 @@ class MegaTTS3VAEOutput(ModelOutput):
     latents: torch.FloatTensor | None = None
 
 
-def keep(hidden_states: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-    """Zeros in (batch, channels, steps) after each row's length; `None` where nothing is padding."""
-    if lengths is None:
-        return hidden_states
-    return hidden_states * length_mask(lengths, hidden_states.shape[-1])[:, None]
-
-
-def reflect(hidden_states: torch.Tensor, half: int, lengths: torch.Tensor | None) -> torch.Tensor:
-    """(batch, channels, steps) with `half` mirrored steps before the first and after the last of each row."""
-    steps = hidden_states.shape[-1]
-    if lengths is None:
-        return F.pad(hidden_states, (half, half), mode="reflect")
-    positions = torch.arange(-half, steps + half, device=hidden_states.device).abs()
-    last = lengths[:, None] - 1
-    index = (last - (last - positions).abs()).clamp(min=0)
-    return hidden_states.gather(2, index[:, None].expand(-1, hidden_states.shape[1], -1))
-
-
 class MegaTTS3VAEUpsampler(nn.Module):
     """Half the channels at `ratio` times the rate: repeated steps and a transposed convolution, each filtered."""
 
@@ -126,23 +109,11 @@ class MegaTTS3VAEUpsampler(nn.Module):
         return keep(filtered + self.transposed(activated), lengths)
 
 
-class MegaTTS3VAEResidualBlock(nn.Module):
-    """Pairs of a dilated and a plain convolution, added to the input."""
+class MegaTTS3VAEResidualBlock(DilatedResidualBlock):
+    """Residual block with leaky rectifiers."""
 
     def __init__(self, channels: int, kernel_size: int, dilations: list[int]):
-        super().__init__()
-        half = kernel_size // 2
-        self.convs1 = nn.ModuleList(
-            FastConv1d(channels, channels, kernel_size, padding=half * dilation, dilation=dilation)
-            for dilation in dilations
-        )
-        self.convs2 = nn.ModuleList(FastConv1d(channels, channels, kernel_size, padding=half) for _ in dilations)
-
-    def forward(self, hidden_states: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-        for conv1, conv2 in zip(self.convs1, self.convs2, strict=True):
-            branch = keep(conv1(F.leaky_relu(hidden_states, SLOPE)), lengths)
-            hidden_states = keep(hidden_states + conv2(F.leaky_relu(branch, SLOPE)), lengths)
-        return hidden_states
+        super().__init__(channels, kernel_size, dilations, lambda _: nn.LeakyReLU(SLOPE))
 
 
 class MegaTTS3VAEStage(nn.Module):
