@@ -13,14 +13,17 @@
 # limitations under the License.
 """The token loop of the grapheme-to-phoneme model: phones of many parts of texts at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from transformers import LogitsProcessorList, PreTrainedModel
 
+from ...acceleration.graphed_lockstep import GraphedLockstepDecoder, can_record
 from ...acceleration.lockstep import LockstepDecoder
+from ...acceleration.programs import KeptPrograms
 from ...acceleration.sampling import RowSampler
 from .phones_megatts3 import LAST_CHINESE, PHONE_TOKENS, SILENCE, TONED_TOKENS
 
@@ -73,6 +76,7 @@ def write_phones(
     limit: int,
     processors: LogitsProcessorList,
     generators: Sequence[torch.Generator] | None = None,
+    programs: KeptPrograms | None = None,
 ) -> list[WrittenPhones]:
     """Phones of parts of texts; each row's are those that it would get alone.
 
@@ -84,11 +88,29 @@ def write_phones(
         limit: The most tokens of a part.
         processors: Applied to the scores of phone tokens, with the phone tokens so far as history.
         generators: One per row to draw with; without them the best token is taken.
+        programs: Recorded steps to take, where the model's can be recorded.
     """
+    if programs is None or not can_record(g2p.model):
+        return _write(g2p, prompts, first, end, limit, processors, generators, LockstepDecoder)
+    with programs.lock:
+        decoder = partial(GraphedLockstepDecoder, programs, max_steps=limit)
+        return _write(g2p, prompts, first, end, limit, processors, generators, decoder)
+
+
+def _write(
+    g2p: PreTrainedModel,
+    prompts: Sequence[torch.LongTensor],
+    first: int,
+    end: int,
+    limit: int,
+    processors: LogitsProcessorList,
+    generators: Sequence[torch.Generator] | None,
+    make_decoder: Callable[..., LockstepDecoder],
+) -> list[WrittenPhones]:
     input_ids = nn.utils.rnn.pad_sequence(list(prompts), batch_first=True, padding_side="left")
     before = torch.tensor([input_ids.shape[1] - len(prompt) for prompt in prompts], device=input_ids.device)
     mask = (torch.arange(input_ids.shape[1], device=input_ids.device) >= before[:, None]).long()
-    decoder, head = LockstepDecoder(g2p.model, input_ids, mask), PhoneHead(g2p, first, end)
+    decoder, head = make_decoder(g2p.model, input_ids=input_ids, attention_mask=mask), PhoneHead(g2p, first, end)
     sampler = RowSampler(generators, input_ids.device)
     rows = list(range(len(prompts)))
     history = torch.full((len(rows), 1), SILENCE, device=input_ids.device)

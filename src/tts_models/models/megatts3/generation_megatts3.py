@@ -293,6 +293,7 @@ class MegaTTS3GenerationMixin(SpeechGenerationMixin, GenerationMixin):
             config.max_new_tokens,
             self._get_logits_processor(config, 0, device=self.device),
             generators if config.do_sample else None,
+            self._g2p_programs,
         )
         if any(row.reason == "length" for row in written):
             logger.warning(

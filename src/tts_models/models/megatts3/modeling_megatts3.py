@@ -21,6 +21,7 @@ from torch import nn
 from transformers import Qwen2ForCausalLM
 from transformers.utils import ModelOutput, can_return_tuple
 
+from ...acceleration.programs import KeptPrograms
 from .configuration_megatts3 import MegaTTS3Config
 from .generation_megatts3 import MegaTTS3GenerationMixin
 from .modeling_megatts3_aligner import MegaTTS3AlignerForConditionalGeneration
@@ -28,6 +29,10 @@ from .modeling_megatts3_base import MegaTTS3PreTrainedModel
 from .modeling_megatts3_duration import MegaTTS3DurationModel
 from .modeling_megatts3_transformer import MegaTTS3TransformerModel
 from .modeling_megatts3_vae import MegaTTS3VAEModel
+
+
+# Tokens to which the room of the recorded grapheme-to-phoneme loop is rounded up.
+G2P_BUCKET = 256
 
 
 # trf-ignore: TRF057
@@ -88,6 +93,7 @@ class MegaTTS3ForConditionalGeneration(MegaTTS3PreTrainedModel, MegaTTS3Generati
         self.vae = MegaTTS3VAEModel._from_config(config.vae_config)
         self.vae.requires_grad_(False)
         self.generation_config = self._default_generation_config()
+        self._g2p_programs: KeptPrograms | None = None
         self.post_init()
 
     @classmethod
@@ -109,9 +115,10 @@ class MegaTTS3ForConditionalGeneration(MegaTTS3PreTrainedModel, MegaTTS3Generati
         return self
 
     def use_cuda_graphs(self, enabled: bool = True) -> "MegaTTS3ForConditionalGeneration":
-        """Launch every step of the durations, and every solution of the diffusion, as one CUDA graph each.
+        """Launch every phone, every duration, and every solution of the diffusion as one CUDA graph each.
 
-        They are recorded at first use, per batch size and rounded length. It changes nothing on other devices.
+        They are recorded at first use, per batch size and rounded length. Call it again when weights or adapters have
+        changed. On other devices nothing is recorded, and the results are the same.
 
         Args:
             enabled: Whether to do so; `False` ends it.
@@ -124,6 +131,7 @@ class MegaTTS3ForConditionalGeneration(MegaTTS3PreTrainedModel, MegaTTS3Generati
                 part.use_cuda_graphs()
             else:
                 part.use_cuda_graphs(None)
+        self._g2p_programs = KeptPrograms(G2P_BUCKET) if enabled else None
         return self
 
     def get_input_embeddings(self) -> nn.Module:

@@ -15,6 +15,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -28,10 +29,11 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from transformers.utils import ModelOutput, can_return_tuple
 
 from ...acceleration.attention import eager_attention_forward
+from ...acceleration.programs import KeptPrograms
 from .configuration_megatts3 import MegaTTS3DurationConfig
 from .modeling_megatts3_base import MegaTTS3PreTrainedModel, check_ids
 from .modeling_megatts3_text_encoder import MegaTTS3TextEncoder, sinusoid_positions
-from .sampling_megatts3_duration import DurationLoop, GraphedLoops, MegaTTS3DurationPrompt, check_sampling
+from .sampling_megatts3_duration import DurationLoop, MegaTTS3DurationPrompt, check_sampling
 
 
 class KeyValueStore(Protocol):
@@ -153,7 +155,7 @@ class MegaTTS3DurationModel(MegaTTS3PreTrainedModel):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         # CODEPATH: the released model regresses; upstream's class can also be trained to classify.
         self.head = nn.Linear(config.hidden_size, 1 if self.is_regression else config.num_durations + 1)
-        self._graphed_loops: GraphedLoops | None = None
+        self._programs: KeptPrograms | None = None
         self.post_init()
 
     @property
@@ -359,13 +361,13 @@ class MegaTTS3DurationModel(MegaTTS3PreTrainedModel):
             raise ValueError(f"`prompt` has {len(prompt.lengths)} rows, `phone_ids` {len(phone_ids)}.")
         text_states, (batch_size, steps) = self.encode_text(phone_ids, tone_ids), phone_ids.shape
         room = steps if prompt is None else steps + prompt.keys.shape[3]
-        if self._graphed_loops is None or do_sample:
+        if self._programs is None or do_sample:
             loop = DurationLoop(self, batch_size, room)
             loop.load(prompt, text_states)
             tokens = loop.run(steps, (temperature, top_k, generator) if do_sample else None)
         else:
-            with self._graphed_loops.lock:
-                loop = self._graphed_loops.loop(batch_size, room)
+            with self._programs.lock:
+                loop = self._programs.get(partial(DurationLoop.recorded, self), self.norm.weight, batch_size, room)
                 loop.load(prompt, text_states)
                 tokens = loop.run(steps)
         return tokens * (phone_ids > 0)
@@ -387,7 +389,7 @@ class MegaTTS3DurationModel(MegaTTS3PreTrainedModel):
         """
         if bucket_phones is not None and bucket_phones < 1:
             raise ValueError(f"`bucket_phones` must be at least 1 or `None`; got {bucket_phones}.")
-        self._graphed_loops = None if bucket_phones is None else GraphedLoops(self, bucket_phones)
+        self._programs = None if bucket_phones is None else KeptPrograms(bucket_phones)
         return self
 
 

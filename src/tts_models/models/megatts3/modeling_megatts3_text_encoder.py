@@ -101,7 +101,7 @@ class MegaTTS3TextEncoder(nn.Module):
     """
     Phones and tones to states: embeddings with absolute positions, convolutions, layers with relative positions.
 
-    Rows are padded on the right with phone 0; what a row gives does not depend on its padding, which comes out as zeros.
+    Rows are padded on the right with phone 0, which comes out as zeros; a row's states do not depend on it.
     """
 
     def __init__(self, config: MegaTTS3TextEncoderConfig) -> None:

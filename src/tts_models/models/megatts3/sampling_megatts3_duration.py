@@ -13,12 +13,9 @@
 # limitations under the License.
 """The loop in which MegaTTS3's duration model writes one token after the other: fixed shapes, nothing read back."""
 
-import copy
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -79,8 +76,6 @@ class SlotCache:
         return self.layers[layer_idx].update(key_states, value_states)
 
 
-_SMALLEST_ROOM = 16
-
 Draw = tuple[float, int, torch.Generator | None]
 
 
@@ -115,11 +110,13 @@ class DurationLoop:
         self.least[0] = 0
         self.advance: Callable[[], None] = self._advance
 
-    def capture(self) -> "DurationLoop":
-        """Record a step as a CUDA graph; the loop must be loaded afterwards."""
-        self.step.zero_()
-        self.advance = CapturedCall(self._advance, self.device)
-        return self
+    @classmethod
+    def recorded(cls, model: "MegaTTS3DurationModel", batch_size: int, room: int) -> "DurationLoop":
+        """A loop whose step is recorded as a CUDA graph, where there is CUDA."""
+        loop = cls(model, batch_size, room)
+        if loop.device.type == "cuda":
+            loop.advance = CapturedCall(loop._advance, loop.device)
+        return loop
 
     def load(self, prompt: MegaTTS3DurationPrompt | None, text_states: torch.Tensor) -> None:
         """Begin with other texts.
@@ -186,47 +183,6 @@ def _drawn(logits: torch.Tensor, temperature: float, top_k: int, generator: torc
     return torch.multinomial(scores.softmax(-1), 1, generator=generator)[:, 0]
 
 
-class GraphedLoops:
-    """Recorded loops, one per batch size and rounded room; used by one caller at a time.
-
-    Args:
-        model: The duration model.
-        bucket: What the room is rounded up to.
-        max_loops: Loops kept; the one unused for longest goes first.
-    """
-
-    def __init__(self, model: "MegaTTS3DurationModel", bucket: int, max_loops: int = 8) -> None:
-        self.model, self.bucket, self.max_loops = model, bucket, max_loops
-        self.lock = threading.Lock()
-        self._loops: OrderedDict[Hashable, DurationLoop] = OrderedDict()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "GraphedLoops":
-        # A recording belongs to the weights it was made with.
-        return GraphedLoops(copy.deepcopy(self.model, memo), self.bucket, self.max_loops)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"model": self.model, "bucket": self.bucket, "max_loops": self.max_loops}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)
-
-    def loop(self, batch_size: int, room: int) -> DurationLoop:
-        """A loop with at least that room; `lock` must be held while it is used."""
-        weight = self.model.norm.weight
-        # Recording takes a few steps, which need their room.
-        room = max(-(-room // self.bucket) * self.bucket, _SMALLEST_ROOM)
-        key = (batch_size, room, weight.data_ptr(), weight.dtype, weight.device)
-        loop = self._loops.pop(key, None)
-        if loop is None:
-            loop = DurationLoop(self.model, batch_size, room)
-            if weight.device.type == "cuda":
-                loop.capture()
-        self._loops[key] = loop
-        if len(self._loops) > self.max_loops:
-            self._loops.popitem(last=False)
-        return loop
-
-
 def check_sampling(is_regression: bool, temperature: float, top_k: int) -> None:
     """Refuses to draw from a model that regresses, and what no draw can use.
 
@@ -241,4 +197,4 @@ def check_sampling(is_regression: bool, temperature: float, top_k: int) -> None:
         raise ValueError(f"`top_k` must not be negative; got {top_k}.")
 
 
-__all__ = ["DurationLoop", "GraphedLoops", "MegaTTS3DurationPrompt", "SlotCache", "check_sampling"]
+__all__ = ["DurationLoop", "MegaTTS3DurationPrompt", "SlotCache", "check_sampling"]
