@@ -157,7 +157,8 @@ def run_pipeline(case: ReferenceCase) -> Iterator[Check]:
         yield compare(f"seg{number}_mel2ph", frame_map, case.output(f"seg{number}_mel2ph"), EXACT)
         latents = torch.cat([voice.latents, part.latents])[None]
         yield compare(f"seg{number}_latents", latents, case.output(f"seg{number}_latents"), atol)
-        yield compare(f"seg{number}_wav", part.audio, case.output(f"seg{number}_wav"), atol)
+        if case.holds(f"outputs.seg{number}_wav"):
+            yield compare(f"seg{number}_wav", part.audio, case.output(f"seg{number}_wav"), atol)
     spoken = model.generate(**inputs, parts_per_batch=1)
     yield compare("wav", spoken.audio[0], case.output("wav"), atol)
     chunks = model.generate_stream(**inputs)
