@@ -34,6 +34,19 @@ def solve(model: MegaTTS3TransformerModel, **changes: Any) -> torch.Tensor:
 
 def test_conditions_one_after_the_other_give_the_same(model: MegaTTS3TransformerModel) -> None:
     torch.testing.assert_close(solve(model, sequential=True), solve(model), atol=1e-5, rtol=0)
+    padded, _ = TransformerTester().ragged_inputs("right")
+    torch.testing.assert_close(solve(model, **padded, sequential=True), solve(model, **padded), atol=1e-5, rtol=0)
+
+
+def test_products_of_8_bits_are_near() -> None:
+    model = TransformerTester().model()
+    expected = solve(model)
+    quantized = solve(model.use_int8_products())
+    assert 0 < (quantized - expected).norm() < 0.1 * expected.norm()
+    assert torch.equal(solve(model.use_int8_products(False)), expected)
+    model.use_int8_products()
+    model(**TransformerTester().training_inputs()).loss.backward()
+    assert model.layers[0].self_attn.q_proj.weight.grad.any()
 
 
 def test_solution_begins_with_the_prompt(model: MegaTTS3TransformerModel) -> None:

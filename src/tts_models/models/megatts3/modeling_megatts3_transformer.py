@@ -539,7 +539,7 @@ class MegaTTS3TransformerModel(MegaTTS3PreTrainedModel):
             for tensor in (conditions.states, conditions.target_mask, noise.initial, noise.each_step)
         )
         valid = F.pad(conditions.valid, (0, missing)).repeat(1 if sequential else CONDITIONS, 1)
-        mask = self.attention_mask(states, valid)
+        mask = self.attention_mask(states[: len(valid)], valid)
         rotation = rotary_angles(self.config, steps + missing, states.device)
         coefficients = step_coefficients(times, self.config.overshoot)
         modulations, last = self.modulations(times[:-1])

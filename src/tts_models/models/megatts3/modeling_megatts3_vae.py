@@ -218,7 +218,7 @@ class MegaTTS3VAEPreTrainedModel(CompleteCheckpointMixin, EncodecPreTrainedModel
     # There is no attention: inside a larger model, whatever is asked of the other parts suits.
     _supports_sdpa = True
     _supports_flash_attn = True
-    _no_split_modules = ["MegaTTS3VAEStage", "EncodecLSTM"]
+    _no_split_modules = ["MegaTTS3VAEStage"]
 
     def apply_weight_norm(self) -> None:
         """Split the weights of the convolutions into magnitude and direction, the form that upstream trains."""
