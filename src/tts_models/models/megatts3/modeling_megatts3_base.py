@@ -34,6 +34,8 @@ class MegaTTS3PreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
     main_input_name = "phone_ids"
     input_modalities = ("text", "audio")
     supports_gradient_checkpointing = True
+    # The losses are means: `Trainer` divides them by its accumulation steps.
+    accepts_loss_kwargs = False
     _skip_keys_device_placement = ["past_key_values"]
     _supports_flash_attn = True
     _supports_sdpa = True

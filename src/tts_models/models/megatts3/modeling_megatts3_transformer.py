@@ -16,6 +16,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -254,73 +255,46 @@ class MegaTTS3TransformerModel(MegaTTS3PreTrainedModel):
         phone_ids: torch.LongTensor,
         tone_ids: torch.LongTensor,
         frame_map: torch.LongTensor,
-        prompt_latents: torch.Tensor | None = None,
-        prompt_lengths: torch.LongTensor | None = None,
         lengths: torch.LongTensor | None = None,
         labels: torch.Tensor | None = None,
+        prompt_lengths: torch.LongTensor | None = None,
         training_draws: MegaTTS3TrainingDraws | None = None,
-        num_inference_steps: int | None = None,
-        intelligibility_weight: float | torch.Tensor | None = None,
-        similarity_weight: float | torch.Tensor | None = None,
-        initial_noise: torch.Tensor | None = None,
-        step_noise: torch.Tensor | None = None,
         generator: RowGenerators = None,
-        sequential: bool = False,
+        **solver: Any,
     ) -> MegaTTS3TransformerOutput:
         r"""
-        Latents of a text that continue a prompt; or, with `labels`, the loss that trains the flow.
+        Latents of a text that continue a prompt, as `solve` gives them; or, with `labels`, the loss that trains the
+        flow.
 
         Args:
-            phone_ids, tone_ids (`torch.LongTensor` of shape `(batch, phones)`):
-                The prompt's and then the text's, padded on the right with 0. Tones of English stress count as none.
-            frame_map (`torch.LongTensor` of shape `(batch, frames)`):
-                Which phone (from 1 on) each frame of 10 ms belongs to, a multiple of 4 frames; 0 is padding.
-            prompt_latents (`torch.FloatTensor` of shape `(batch, prompt_steps, latent_dim)`, *optional*):
-                Latents of the prompt, one per 4 of its frames.
-            prompt_lengths (`torch.LongTensor` of shape `(batch,)`, *optional*):
-                Latents of each row's prompt; by default all of `prompt_latents`, or, in training, drawn.
-            lengths (`torch.LongTensor` of shape `(batch,)`, *optional*):
-                Latents of each row, prompt included; by default those of its frames.
+            phone_ids, tone_ids, frame_map, lengths: As for `solve`.
             labels (`torch.FloatTensor` of shape `(batch, steps, latent_dim)`, *optional*):
                 Latents of the whole row, for training; the prompt is its beginning.
+            prompt_lengths (`torch.LongTensor` of shape `(batch,)`, *optional*):
+                Latents of each row's prompt. In training they are drawn when absent.
             training_draws ([`MegaTTS3TrainingDraws`], *optional*): The random part of the loss; drawn when absent.
-            num_inference_steps (`int`, *optional*): Steps of the solver.
-            intelligibility_weight, similarity_weight (`float` or `torch.Tensor` of shape `(batch,)`, *optional*):
-                Strengths of the guidance by the text (upstream's `p_w`) and by the prompt (`t_w`).
-            initial_noise (`torch.FloatTensor` of shape `(batch, steps, latent_dim)`, *optional*):
-                Where the flow begins; drawn when absent.
-            step_noise (`torch.FloatTensor` of shape `(batch, num_inference_steps, steps, latent_dim)`, *optional*):
-                What the solver's steps add; drawn when absent.
-            generator (`torch.Generator` or a list with one per row, *optional*): Where they are drawn from.
-            sequential (`bool`, defaults to `False`):
-                Compute the three conditions of a step one after the other: a third of the memory for the activations.
+            generator (`torch.Generator` or a list with one per row, *optional*): Where noise is drawn from.
+            solver: The other arguments of `solve`, without `labels`.
 
         Raises:
             ValueError: ids outside the tables, shapes or lengths that do not fit, or an option out of range.
         """
-        counted = self._check_frames(frame_map, phone_ids)
-        lengths = self._check_lengths(lengths, counted)
+        counted = self._check_lengths(lengths, self._check_frames(frame_map, phone_ids))
         if labels is not None:
             loss = self._loss(
-                phone_ids, tone_ids, frame_map, lengths, labels, prompt_lengths, training_draws, generator
+                phone_ids, tone_ids, frame_map, counted, labels, prompt_lengths, training_draws, generator
             )
             return MegaTTS3TransformerOutput(loss=loss)
         latents = self.solve(
             phone_ids,
             tone_ids,
             frame_map,
-            prompt_latents,
-            prompt_lengths,
-            lengths,
-            num_inference_steps,
-            intelligibility_weight,
-            similarity_weight,
-            initial_noise,
-            step_noise,
-            generator,
-            sequential,
+            prompt_lengths=prompt_lengths,
+            lengths=counted,
+            generator=generator,
+            **solver,
         )
-        return MegaTTS3TransformerOutput(latents=latents, latent_lengths=lengths)
+        return MegaTTS3TransformerOutput(latents=latents, latent_lengths=counted)
 
     @torch.no_grad()
     def solve(
@@ -340,10 +314,36 @@ class MegaTTS3TransformerModel(MegaTTS3PreTrainedModel):
         sequential: bool = False,
     ) -> torch.Tensor:
         r"""
-        The solution alone: `latents` of `forward`, whose arguments these are.
+        Latents of a text that continue a prompt: integrates the flow from noise.
+
+        Args:
+            phone_ids, tone_ids (`torch.LongTensor` of shape `(batch, phones)`):
+                The prompt's and then the text's, padded on the right with 0. Tones of English stress count as none.
+            frame_map (`torch.LongTensor` of shape `(batch, frames)`):
+                Which phone (from 1 on) each frame of 10 ms belongs to, a multiple of 4 frames; 0 is padding.
+            prompt_latents (`torch.FloatTensor` of shape `(batch, prompt_steps, latent_dim)`, *optional*):
+                Latents of the prompt, one per 4 of its frames.
+            prompt_lengths (`torch.LongTensor` of shape `(batch,)`, *optional*):
+                Latents of each row's prompt; by default all of `prompt_latents`.
+            lengths (`torch.LongTensor` of shape `(batch,)`, *optional*):
+                Latents of each row, prompt included; by default those of its frames.
+            num_inference_steps (`int`, *optional*): Steps of the solver.
+            intelligibility_weight, similarity_weight (`float` or `torch.Tensor` of shape `(batch,)`, *optional*):
+                Strengths of the guidance by the text (upstream's `p_w`) and by the prompt (`t_w`).
+            initial_noise (`torch.FloatTensor` of shape `(batch, steps, latent_dim)`, *optional*):
+                Where the flow begins; drawn when absent.
+            step_noise (`torch.FloatTensor` of shape `(batch, num_inference_steps, steps, latent_dim)`, *optional*):
+                What the solver's steps add; drawn when absent.
+            generator (`torch.Generator` or a list with one per row, *optional*): Where they are drawn from.
+            sequential (`bool`, defaults to `False`):
+                Compute the three conditions of a step one after the other: a third of the memory for the activations.
 
         Returns:
-            `torch.FloatTensor` of shape `(batch, steps, latent_dim)`.
+            `torch.FloatTensor` of shape `(batch, steps, latent_dim)`: float32, beginning with the prompt's latents,
+            zero after a row's end.
+
+        Raises:
+            ValueError: ids outside the tables, shapes or lengths that do not fit, or an option out of range.
         """
         config, batch_size = self.config, phone_ids.shape[0]
         lengths = self._check_lengths(lengths, self._check_frames(frame_map, phone_ids))
