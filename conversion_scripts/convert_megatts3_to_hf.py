@@ -25,10 +25,12 @@ from typing import Any
 import torch
 import yaml
 from checkpoint_tools import (
+    DEFAULT_SHARD_SIZE,
     ConversionError,
     SafetensorsCheckpoint,
     ShardedWriter,
     account_for,
+    add_output_options,
     exit_status,
     read_json,
     state_shapes,
@@ -49,7 +51,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, Qw
 from tts_models import MegaTTS3Config, MegaTTS3ForConditionalGeneration, MegaTTS3Processor
 
 
-DEFAULT_SHARD_SIZE = 2 * 1024**3
 CHECKPOINT_NAME, DECODER_NAME, CONFIG_NAME = "model_only_last.ckpt", "decoder.ckpt", "config.yaml"
 G2P_FOLDER, VAE_FOLDER = "g2p", "wavvae"
 # Part -> its folder and the name of its network in the file.
@@ -366,13 +367,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", type=Path, required=True, help="folder of the model as released")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    add_output_options(parser)
     parser.add_argument("--wavvae", type=Path, help="another folder or file of WaveVAE, such as one with the encoder")
     parser.add_argument("--g2p-output", type=Path, help="also write the grapheme-to-phoneme model alone, here")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output folder that is not empty")
-    parser.add_argument(
-        "--max-shard-size", type=int, default=DEFAULT_SHARD_SIZE, help="bytes per weight file (default: %(default)s)"
-    )
     return parser.parse_args(arguments)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from checkpoint_tools import ConversionError, fuse_weight_norm
-from s3gen_parts import Rules, StateDict, count_of, renamed, shape_of
+from s3gen_parts import Rules, StateDict, count_of, renamed, shape_of, whisper_layer_rules
 
 from tts_models import (
     MegaTTS3AlignerConfig,
@@ -33,33 +33,14 @@ UNUSED_WITHOUT_ENCODER = r"proj_to_z\.(?:weight|bias)"
 
 # How a name begins that no rule knows.
 UNKNOWN = "(unknown) "
-ATTENTION_NAMES = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
 HEAD_DIM = 64
 
 # Upstream's names on the left, ours on the right. The first rule that matches a whole name counts.
 
 
-def _block_rules(side: str) -> Rules:
-    """Rules of the layers of one side of the aligner."""
-    ours = rf"{side}.layers.\1"
-    attention = [
-        (rf"{side}\.blocks\.(\d+)\.{theirs}\.{name}\.(.+)", rf"{ours}.{kind}.{projection}.\2")
-        for theirs, kind in (("attn", "self_attn"), ("cross_attn", "encoder_attn"))
-        for name, projection in ATTENTION_NAMES.items()
-    ]
-    return (
-        *attention,
-        (rf"{side}\.blocks\.(\d+)\.attn_ln\.(.+)", rf"{ours}.self_attn_layer_norm.\2"),
-        (rf"{side}\.blocks\.(\d+)\.cross_attn_ln\.(.+)", rf"{ours}.encoder_attn_layer_norm.\2"),
-        (rf"{side}\.blocks\.(\d+)\.mlp_ln\.(.+)", rf"{ours}.final_layer_norm.\2"),
-        (rf"{side}\.blocks\.(\d+)\.mlp\.0\.(.+)", rf"{ours}.fc1.\2"),
-        (rf"{side}\.blocks\.(\d+)\.mlp\.2\.(.+)", rf"{ours}.fc2.\2"),
-    )
-
-
 ALIGNER_RULES: Rules = (
-    *_block_rules("encoder"),
-    *_block_rules("decoder"),
+    *whisper_layer_rules("encoder"),
+    *whisper_layer_rules("decoder"),
     (r"(encoder\.conv[12]\..+)", r"\1"),
     (r"encoder\.ln_post\.(.+)", r"encoder.layer_norm.\1"),
     (r"decoder\.token_embedding\.weight", r"decoder.embed_tokens.weight"),
