@@ -14,7 +14,7 @@ from tts_models.models.megatts3.flow_megatts3 import (
     step_coefficients,
     sway_times,
 )
-from tts_models.models.megatts3.modeling_megatts3_transformer import MegaTTS3TransformerModel
+from tts_models.models.megatts3.modeling_megatts3_transformer import MegaTTS3TransformerModel, rotary_angles
 from tts_models.models.megatts3.training_megatts3_transformer import draw_training
 
 
@@ -119,6 +119,16 @@ def test_drawn_noise_of_a_row_is_its_own(model: MegaTTS3TransformerModel) -> Non
     without = {"initial_noise": None, "step_noise": None}
     one, two = (solve(model, **without, generator=generators(2)) for _ in range(2))
     assert torch.equal(one, two)
+
+
+@torch.no_grad()
+def test_layers_compile_into_one_graph(model: MegaTTS3TransformerModel) -> None:
+    states, (modulations, last) = seeded(3, 7, 32), model.modulations(torch.tensor([0.3]))
+    arguments = (states, modulations, last, rotary_angles(model.config, 7, states.device), None)
+    torch.compiler.reset()
+    compiled = torch.compile(model.hidden_velocity, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(*arguments), model.hidden_velocity(*arguments), atol=1e-5, rtol=0)
+    torch.compiler.reset()
 
 
 # Training
