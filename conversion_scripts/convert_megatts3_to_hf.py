@@ -78,6 +78,7 @@ DURATION_SETTINGS = {
     "use_spk_enc": (False,),
     "dur_model_type": ("ar", "ar_mse"),
     "use_rot_embed": (True,),
+    "lm_bias": (True,),
 }
 
 
