@@ -160,10 +160,10 @@ def test_written_tokens_are_phones(model) -> None:
 
 
 def test_ten_thousand_characters_are_spoken(model, processor) -> None:
-    inputs = processor(text=("A sentence that is rather long, so that few of them are needed. " * 160)[:10_000])
+    inputs = processor(text=("words without an end " * 500)[:10_000])
     count = int(inputs["part_counts"][0])
-    output = speak(model, inputs, max_new_tokens=1, dur_disturb=0.0, parts_per_batch=40)
-    assert count > 40 and len(output.durations[0]) == count and output.audio.isfinite().all()
+    output = speak(model, inputs, max_new_tokens=1, dur_disturb=0.0, parts_per_batch=13)
+    assert count > 20 and len(output.durations[0]) == count and output.audio.isfinite().all()
 
 
 def test_stream_hands_out_parts(model, processor) -> None:

@@ -47,7 +47,7 @@ def test_prompt_stands_between_its_marks() -> None:
 
 
 def test_control_tokens_in_a_text_stay_text() -> None:
-    processor = Tester().processor()
+    processor = Tester().processor(normalize=False)
     ids = processor(text="Say <BOT> and <Reserved_TTS_801> twice.")["input_ids"][0].tolist()
     special = [token for token in ids if token >= 256]
     assert special == processor.tokenizer.convert_tokens_to_ids(["<BOT>", "<BOS>", "<Reserved_TTS_145>"])

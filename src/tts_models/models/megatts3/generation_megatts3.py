@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, GenerationMixin
-from transformers.utils import logging
 
 from ...audio.loudness import match_loudness
 from ...speech_generation import (
@@ -33,6 +32,7 @@ from ...speech_generation import (
     pad_waveforms,
     resolve_row_seeds,
     row_generator,
+    warn_of_cuts,
 )
 from ...streaming.crossfade import CrossFade
 from .durations_megatts3 import apply_duration_rules, expand_durations, read_alignment
@@ -54,8 +54,6 @@ from .request_megatts3 import (
 from .sampling_megatts3_duration import MegaTTS3DurationPrompt
 from .voice_megatts3 import MegaTTS3Voice
 
-
-logger = logging.get_logger(__name__)
 
 FADE_SECONDS = 0.16
 _DEFAULTS = {
@@ -295,10 +293,7 @@ class MegaTTS3GenerationMixin(SpeechGenerationMixin, GenerationMixin):
             generators if config.do_sample else None,
             self._g2p_programs,
         )
-        if any(row.reason == "length" for row in written):
-            logger.warning(
-                f"A part needs more than `max_new_tokens` {config.max_new_tokens} phones: its end is not spoken."
-            )
+        warn_of_cuts(row.reason for row in written)
         return [MegaTTS3Part(*phones_of_tokens(row.tokens), row.reason) for row in written]
 
     def _texts(self, request: MegaTTS3Request, places: Sequence[int]) -> list[tuple[int, int]]:

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
-from transformers.utils import cached_file
 
 from ...audio.loudness import integrated_loudness
+from ...files import find_in_folder
 from ...speech_generation import SpeechProcessorMixin
 from ...speech_inputs import check_texts, read_recording, spread
 from ...text import clean_text, neutralize_tokens, normalize_text, split_by_tokens
@@ -43,7 +43,6 @@ PHONES_NAME = "phones.json"
 SPLITTERS = ("megatts3", "flashtts")
 MAX_TEXT_CHARACTERS = 50_000
 TEXT_BEGIN, TEXT_END, FIRST_PHONE = "<BOT>", "<BOS>", "<Reserved_TTS_0>"
-_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 def g2p_prompt(tokenizer: Any, text: str) -> list[int]:
@@ -347,14 +346,8 @@ class MegaTTS3Processor(SpeechProcessorMixin, ProcessorMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any) -> "MegaTTS3Processor":
         """As the parent's; reads the table of phones and the default voice where there are any."""
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if kwargs.get(name) is not None}
-
-        def find(name: str) -> str | None:
-            return cached_file(
-                str(pretrained_model_name_or_path), name, _raise_exceptions_for_missing_entries=False, **hub
-            )
-
-        voice, table = find(DEFAULT_VOICE_NAME), find(PHONES_NAME)
+        voice = find_in_folder(pretrained_model_name_or_path, DEFAULT_VOICE_NAME, kwargs)
+        table = find_in_folder(pretrained_model_name_or_path, PHONES_NAME, kwargs)
         if voice is not None:
             processor.default_voice = MegaTTS3Voice.load(voice)
         if table is not None:

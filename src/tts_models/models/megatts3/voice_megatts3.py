@@ -13,7 +13,7 @@
 # limitations under the License.
 """A voice prepared once: what was said in a reference recording, when, and its latents."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...files import write_tensors
-from ...speech_inputs import read_voice_file
+from ...prepared_voice import PreparedVoice
 
 
-_FORMAT = "tts_models.megatts3.voice"
 MAX_LATENTS = 2000  # 80 s: more than the aligner hears
 
 
 @dataclass
-class MegaTTS3Voice:
+class MegaTTS3Voice(PreparedVoice):
     """
     A voice, as [`MegaTTS3Processor.prepare_voice`] makes it.
 
@@ -49,6 +47,8 @@ class MegaTTS3Voice:
     Raises:
         ValueError: a tensor has another number of axes, or the durations do not fill the latents.
     """
+
+    file_format = "tts_models.megatts3.voice"
 
     phone_ids: torch.LongTensor
     tone_ids: torch.LongTensor
@@ -71,35 +71,6 @@ class MegaTTS3Voice:
                 f"`durations` must fill the {len(self.latents)} `latents`; they add up to "
                 f"{int(self.durations.sum())} frames."
             )
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The tensors by name."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
-
-    def to(self, device: torch.device | str) -> "MegaTTS3Voice":
-        """The same voice on another device."""
-        return MegaTTS3Voice(**{name: value.to(device) for name, value in self.tensors().items()})
-
-    def save(self, path: str | PathLike) -> None:
-        """Write the voice to one safetensors file."""
-        stored = {
-            name: value.float() if value.is_floating_point() else value for name, value in self.tensors().items()
-        }
-        write_tensors(path, stored, {"format": _FORMAT})
-
-    @classmethod
-    def load(cls, path: str | PathLike) -> "MegaTTS3Voice":
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file holds something else.
-        """
-        tensors, _ = read_voice_file(path, _FORMAT)
-        names = {each.name for each in fields(cls)}
-        if set(tensors) != names:
-            raise ValueError(f"`path` {str(path)!r} must hold {sorted(names)}; it holds {sorted(tensors)}.")
-        return cls(**tensors)
 
 
 def read_latents(latents: Any, width: int) -> torch.Tensor:
