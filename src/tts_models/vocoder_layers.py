@@ -1,13 +1,17 @@
 """Layers that vocoders share. They know how long the rows of a padded batch are: each gives what it has alone."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .acceleration.fast_convolution import FastConv1d
+from .acceleration.fast_convolution import FastConv1d, use_fast_convolutions
 from .audio.lengths import length_mask
+
+
+Vocoder = TypeVar("Vocoder", bound=nn.Module)
 
 
 def keep(hidden_states: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
@@ -25,6 +29,24 @@ def reflect(hidden_states: torch.Tensor, half: int, lengths: torch.Tensor | None
     last = lengths[:, None] - 1
     index = (last - (last - positions).abs()).clamp(min=0)
     return hidden_states.gather(2, index[:, None].expand(-1, hidden_states.shape[1], -1))
+
+
+class FastConvolutionsMixin:
+    """For a vocoder made of [`FastConv1d`]s."""
+
+    def use_fast_convolutions(self: Vocoder, enabled: bool = True) -> Vocoder:
+        """Compute with fewer multiplications, on a CPU in float32: about a third less time for twice the memory.
+
+        Weights that change afterwards are noticed, and used plainly until the next call.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: the model is elsewhere, or in another dtype.
+        """
+        use_fast_convolutions(self, enabled)
+        return self
 
 
 class DilatedResidualBlock(nn.Module):
@@ -60,4 +82,4 @@ class DilatedResidualBlock(nn.Module):
         return hidden_states
 
 
-__all__ = ["DilatedResidualBlock", "keep", "reflect"]
+__all__ = ["DilatedResidualBlock", "FastConvolutionsMixin", "keep", "reflect"]

@@ -26,7 +26,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from ...audio.lengths import frame_lengths
 from ...loading import CompleteCheckpointMixin
 from ...streaming.generators import RowGenerators, resolve_row_generators
-from ...vocoder_layers import DilatedResidualBlock, keep, reflect
+from ...vocoder_layers import DilatedResidualBlock, FastConvolutionsMixin, keep, reflect
 from ...weight_norm import apply_weight_norm, remove_weight_norm
 from .configuration_hiftnet import HiFTNetConfig
 from .source_hiftnet import HiFTNetSource, SourceDraws, draw_noise, draw_phase
@@ -113,7 +113,7 @@ class HiFTNetSpectrum(nn.Module):
 
 
 # trf-ignore: TRF057
-class HiFTNetPreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
+class HiFTNetPreTrainedModel(CompleteCheckpointMixin, FastConvolutionsMixin, PreTrainedModel):
     """Base class: configuration, initialisation and weight normalisation shared by HiFTNet models."""
 
     config: HiFTNetConfig

@@ -23,11 +23,11 @@ from transformers.models.encodec.configuration_encodec import EncodecConfig
 from transformers.models.encodec.modeling_encodec import EncodecEncoder, EncodecPreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
-from ...acceleration.fast_convolution import FastConv1d, use_fast_convolutions
+from ...acceleration.fast_convolution import FastConv1d
 from ...audio.lengths import frame_lengths, length_mask
 from ...loading import CompleteCheckpointMixin
 from ...streaming.generators import RowGenerators, resolve_row_generators
-from ...vocoder_layers import DilatedResidualBlock, keep, reflect
+from ...vocoder_layers import DilatedResidualBlock, FastConvolutionsMixin, keep, reflect
 from ...weight_norm import apply_weight_norm, remove_weight_norm
 from .configuration_megatts3 import MegaTTS3VAEConfig
 
@@ -206,7 +206,7 @@ def encoder_config(config: MegaTTS3VAEConfig) -> EncodecConfig:
 
 
 # trf-ignore: TRF057
-class MegaTTS3VAEPreTrainedModel(CompleteCheckpointMixin, EncodecPreTrainedModel):
+class MegaTTS3VAEPreTrainedModel(CompleteCheckpointMixin, FastConvolutionsMixin, EncodecPreTrainedModel):
     """Base class: configuration, initialisation and weight normalisation of the WaveVAE."""
 
     config: MegaTTS3VAEConfig
@@ -286,18 +286,6 @@ class MegaTTS3VAEModel(MegaTTS3VAEPreTrainedModel):
         self.config.has_encoder = True
         for part in (self.encoder, self.latent_projection):
             part.apply(self._init_weights)
-        return self
-
-    def use_fast_convolutions(self, enabled: bool = True) -> "MegaTTS3VAEModel":
-        """Decode with fewer multiplications, on a CPU in float32: about a third less time for twice the memory.
-
-        Returns:
-            The model itself.
-
-        Raises:
-            ValueError: the model is elsewhere, or in another dtype.
-        """
-        use_fast_convolutions(self.decoder, enabled)
         return self
 
     # trf-ignore: TRF057
