@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
@@ -55,10 +55,27 @@ def write_tensors(
         save_file(stored, temporary, metadata=metadata)
 
 
+_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+def find_in_folder(folder: str | os.PathLike, name: str, arguments: Mapping[str, Any]) -> str | None:
+    """Path of the file `name` of a checkpoint, `None` where it has none.
+
+    Args:
+        folder: A folder, or an id on the Hub.
+        name: The file's name.
+        arguments: Keywords of a `from_pretrained`; those that concern the Hub are taken.
+    """
+    from transformers.utils import cached_file
+
+    hub = {each: arguments[each] for each in _HUB_ARGUMENTS if arguments.get(each) is not None}
+    return cached_file(str(folder), name, _raise_exceptions_for_missing_entries=False, **hub)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
-__all__ = ["write_tensors", "written_whole"]
+__all__ = ["find_in_folder", "write_tensors", "written_whole"]

@@ -11,7 +11,10 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 from transformers.generation import GenerationMode
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -178,6 +181,19 @@ def collect_stream(chunks: Iterable[SpeechChunk]) -> SpeechOutput:
     )
 
 
+def warn_of_cuts(reasons: Iterable[str]) -> None:
+    """Say how many parts were cut, given why each ended."""
+    reasons = list(reasons)
+    cut = reasons.count("length")
+    if cut:
+        logger.warning(
+            "%d of %d parts reached the limit of tokens before their end: the speech may be cut or have gone astray. "
+            "Raise `max_new_tokens`, or speak shorter parts.",
+            cut,
+            len(reasons),
+        )
+
+
 class ChunkJoiner:
     """Turns the pieces of parts into chunks of texts: gaps between parts, trimmed starts, who is done.
 
@@ -340,4 +356,5 @@ __all__ = [
     "resolve_row_seeds",
     "row_generator",
     "take_options",
+    "warn_of_cuts",
 ]

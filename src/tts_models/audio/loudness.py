@@ -85,4 +85,19 @@ def normalize_loudness(samples: np.ndarray, sampling_rate: int, target: float) -
     return samples if loudness is None else (samples * 10 ** ((target - loudness) / 20)).astype(np.float32)
 
 
-__all__ = ["integrated_loudness", "normalize_loudness"]
+def match_loudness(samples: np.ndarray, sampling_rate: int, target: float | None, peak: float = 0.95) -> np.ndarray:
+    """`samples` `(samples,)` at `target` LUFS, float32, and scaled down to `peak` where they would leave [-1, 1].
+
+    Args:
+        samples: Mono, in any range; those without a loudness (silence, less than 0.4 s) are only kept in range.
+        sampling_rate: Their rate in Hz.
+        target: Loudness in LUFS; `None` leaves it as it is.
+        peak: The largest magnitude after scaling down.
+    """
+    if target is not None:
+        samples = normalize_loudness(samples, sampling_rate, target)
+    largest = float(np.abs(samples).max(initial=0.0))
+    return samples if largest < 1 else (samples / largest * peak).astype(np.float32)
+
+
+__all__ = ["integrated_loudness", "match_loudness", "normalize_loudness"]
