@@ -5,31 +5,16 @@ tokenizer and for reading audio, and this never calls, may be missing: empty mod
 """
 
 import argparse
-import importlib
 import json
-import sys
-from types import ModuleType
-from unittest.mock import MagicMock
 
 import torch
 from qwen3_tts_common import Stopwatch, codec_config, forbid_end, model_config, prompt_ids, time_frames
 from seeded_weights import build
+from upstream_modules import stand_in_for_missing_modules
 
 
 _UNUSED = ("librosa", "librosa.filters", "torchaudio", "torchaudio.compliance", "torchaudio.compliance.kaldi")
 _UNUSED += ("sox", "onnxruntime", "einops", "soundfile")
-
-
-def stand_in_for_missing_modules() -> None:
-    """Empty modules for those that cannot be imported."""
-    for name in _UNUSED:
-        try:
-            importlib.import_module(name)
-        except Exception:
-            module = MagicMock(spec=ModuleType(name))
-            module.__path__, module.__spec__ = [], importlib.machinery.ModuleSpec(name, None)
-            module.filters, module.compliance, module.mel = MagicMock(), MagicMock(), MagicMock()
-            sys.modules[name] = module
 
 
 def main() -> None:
@@ -43,7 +28,7 @@ def main() -> None:
     parser.add_argument("--dtype", required=True)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    stand_in_for_missing_modules()
+    stand_in_for_missing_modules(_UNUSED)
     from qwen_tts.core.models import Qwen3TTSConfig, Qwen3TTSForConditionalGeneration
     from qwen_tts.core.tokenizer_12hz.modeling_qwen3_tts_tokenizer_v2 import (
         Qwen3TTSTokenizerV2Config,

@@ -48,6 +48,28 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def run_conversion(
+    description: str | None,
+    input_help: str,
+    convert: Callable[[Path, Path, bool], None],
+    arguments: list[str] | None = None,
+) -> int:
+    """The command of a script that takes `--input`, `--output` and `--overwrite` only; returns its exit status.
+
+    Args:
+        description (`str`): What `--help` says.
+        input_help (`str`): What it says of the input.
+        convert (`Callable[[Path, Path, bool], None]`): Called with the three.
+        arguments (`list[str]`, *optional*): Instead of the command line's.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", type=Path, required=True, help=input_help)
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an output folder that is not empty")
+    options = parser.parse_args(arguments)
+    return exit_status(options.output, lambda: convert(options.input, options.output, options.overwrite))
+
+
 def read_json(file: Path) -> dict:
     """Parses a JSON object; raises [`ConversionError`] when the file is missing, broken or holds something else."""
     if not file.is_file():

@@ -8,7 +8,6 @@ published folder as it is; the script checks it tensor by tensor and gives it ou
 A missing, extra or misshapen tensor, or a setting that nobody knows, is an error and leaves no output behind.
 """
 
-import argparse
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,9 +17,9 @@ import torch
 from checkpoint_tools import (
     ConversionError,
     account_for,
-    exit_status,
     read_json,
     read_state_dict,
+    run_conversion,
     state_shapes,
     written_whole,
 )
@@ -127,19 +126,9 @@ def convert(input_folder: Path, output_folder: Path, overwrite: bool = False) ->
         Qwen3TTSTokenizerFeatureExtractor(sampling_rate=model.config.input_sample_rate).save_pretrained(staging)
 
 
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", type=Path, required=True, help="released folder: config.json, model.safetensors")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output folder that is not empty")
-    return parser.parse_args(arguments)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    options = parse_arguments(arguments)
-    return exit_status(options.output, lambda: convert(options.input, options.output, options.overwrite))
+    return run_conversion(__doc__, "released folder: config.json, model.safetensors", convert, arguments)
 
 
 if __name__ == "__main__":

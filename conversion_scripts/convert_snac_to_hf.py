@@ -8,7 +8,6 @@ constructor's arguments and a flat state dict in `pytorch_model.bin` (read with 
 Every tensor must find its place with the right shape; anything else is an error and leaves no output behind.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,10 +17,10 @@ import torch
 from checkpoint_tools import (
     ConversionError,
     account_for,
-    exit_status,
     fuse_weight_norm,
     read_json,
     read_state_dict,
+    run_conversion,
     state_shapes,
     written_whole,
 )
@@ -201,19 +200,9 @@ def convert(input_folder: Path, output_folder: Path, overwrite: bool = False) ->
         feature_extractor_for(model.config).save_pretrained(staging)
 
 
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", type=Path, required=True, help="released folder: config.json, pytorch_model.bin")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output folder that is not empty")
-    return parser.parse_args(arguments)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    options = parse_arguments(arguments)
-    return exit_status(options.output, lambda: convert(options.input, options.output, options.overwrite))
+    return run_conversion(__doc__, "released folder: config.json, pytorch_model.bin", convert, arguments)
 
 
 if __name__ == "__main__":

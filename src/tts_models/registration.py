@@ -33,6 +33,12 @@ REGISTERED_MODELS: dict[str, dict[str, str]] = {
         "AutoProcessor": "ChatterboxProcessor",
         "AutoFeatureExtractor": "ChatterboxFeatureExtractor",
     },
+    "deepfilternet": {
+        "AutoConfig": "DeepFilterNetConfig",
+        "AutoModel": "DeepFilterNetModel",
+        "AutoProcessor": "DeepFilterNetFeatureExtractor",
+        "AutoFeatureExtractor": "DeepFilterNetFeatureExtractor",
+    },
     "hiftnet": {
         "AutoConfig": "HiFTNetConfig",
         "AutoModel": "HiFTNetModel",
@@ -52,6 +58,13 @@ REGISTERED_MODELS: dict[str, dict[str, str]] = {
         "AutoModelForTextToWaveform": "MegaTTS3ForConditionalGeneration",
         "AutoProcessor": "MegaTTS3Processor",
         "AutoFeatureExtractor": "MegaTTS3FeatureExtractor",
+    },
+    "metavoice": {
+        "AutoConfig": "MetaVoiceConfig",
+        "AutoModel": "MetaVoiceForConditionalGeneration",
+        "AutoModelForTextToWaveform": "MetaVoiceForConditionalGeneration",
+        "AutoProcessor": "MetaVoiceProcessor",
+        "AutoFeatureExtractor": "MetaVoiceFeatureExtractor",
     },
     "qwen3_tts": {
         "AutoConfig": "Qwen3TTSConfig",

@@ -10,6 +10,8 @@ from tts_models.acceleration.projections import (
     Int8Projection,
     ModulesProjection,
     RowsProjection,
+    is_plain,
+    project_as_is,
     project_int8,
     project_joined,
 )
@@ -72,3 +74,19 @@ def test_what_cannot_be_quantised_is_refused() -> None:
         project_int8(nn.Identity())
     with pytest.raises(ValueError, match="bias"):
         project_int8(nn.Linear(4, 4), nn.Linear(4, 4, bias=False))
+
+
+@torch.no_grad()
+def test_weights_of_torchao_are_taken_as_they_are() -> None:
+    torchao = pytest.importorskip("torchao.quantization")
+    modules = layers(False, torch.float32)
+    for module in modules:
+        torchao.quantize_(module, torchao.Int8WeightOnlyConfig())
+    states = torch.randn(2, 1, 24)
+    expected = torch.cat([module(states) for module in modules], dim=-1)
+    assert not any(map(is_plain, modules))
+    for project in (project_int8, project_as_is, project_joined):
+        projected = project(*modules)(states)
+        assert (projected - expected).norm() / expected.norm() < (0.02 if project is project_int8 else 1e-6)
+    torchao.quantize_(other := nn.Linear(24, 4, bias=False), torchao.Int8DynamicActivationInt8WeightConfig())
+    assert project_as_is(other)(states).shape == (2, 1, 4)

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from tts_models.audio.loudness import integrated_loudness, match_loudness, normalize_loudness
+from tts_models.audio.loudness import (
+    clipped_loudness,
+    compress_loudness,
+    integrated_loudness,
+    match_loudness,
+    normalize_loudness,
+)
 
 
 # Rate, seconds, LUFS.
@@ -48,3 +54,25 @@ def test_matched_loudness_stays_in_range() -> None:
     for samples in (tone[:1000], np.zeros(rate), np.zeros(0)):
         assert match_loudness(samples, rate, -3.0) is samples
     assert np.abs(match_loudness(100 * tone[:1000], rate, None)).max() <= 0.95 + 1e-6
+
+
+def test_clipping_makes_loud_sound_count_less() -> None:
+    quiet, loud = signal(24000, 3.0), 20 * signal(24000, 3.0)
+    assert clipped_loudness(quiet, 24000) == pytest.approx(integrated_loudness(quiet, 24000), abs=0.2)
+    assert clipped_loudness(loud, 24000) < integrated_loudness(loud, 24000) - 3
+    assert clipped_loudness(signal(24000, 0.39), 24000) is None
+    assert clipped_loudness(np.zeros(24000, np.float32), 24000) is None
+
+
+def test_compressed_sound_is_as_loud_as_asked_and_below_one() -> None:
+    for scale in (0.1, 1.0, 30.0):
+        compressed = compress_loudness(scale * signal(24000, 3.0), 24000)
+        assert compressed.dtype == np.float32 and np.abs(compressed).max() <= 1.0
+        if scale <= 1:
+            assert integrated_loudness(compressed, 24000) == pytest.approx(-14.0, abs=1.0)
+
+
+def test_quiet_and_short_sound_is_not_compressed() -> None:
+    for samples in (1e-3 * signal(24000, 3.0), signal(24000, 0.3), np.zeros(0, np.float32), np.zeros(9, np.float32)):
+        assert np.array_equal(compress_loudness(samples, 24000), samples)
+    assert compress_loudness(3 * signal(24000, 0.3), 24000).max() <= 1.0

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tts_models.audio.sinc_resample import sinc_resample
+from tts_models.audio.sinc_resample import SincResampleStream, sinc_resample
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,14 @@ def test_equal_rates_and_lengths() -> None:
     assert sinc_resample(samples, 24000, 16000).shape == (5,)  # 14 / 3, rounded up
     with pytest.raises(ValueError, match="orig"):
         sinc_resample(samples, 0, 16000)
+
+
+@pytest.mark.parametrize(("orig", "target"), [(24000, 48000), (48000, 24000), (22050, 24000), (16000, 16000)])
+@pytest.mark.parametrize("size", [1, 50, 333, 5000])
+def test_pieces_equal_the_whole(orig: int, target: int, size: int) -> None:
+    samples = torch.randn(2, 1001, generator=torch.Generator().manual_seed(0))
+    stream = SincResampleStream(orig, target)
+    pieces = [stream.push(piece) for piece in samples.split(size, dim=1)]
+    if orig != target:
+        pieces.append(stream.flush())
+    torch.testing.assert_close(torch.cat(pieces, dim=1), sinc_resample(samples, orig, target), atol=1e-6, rtol=1e-6)

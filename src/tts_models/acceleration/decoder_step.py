@@ -98,8 +98,8 @@ def _fold(norm: torch.Tensor, *modules: nn.Linear) -> Projection:
 
 def layer_step(
     hidden: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
+    cos: torch.Tensor | None,
+    sin: torch.Tensor | None,
     mask: torch.Tensor | None,
     layer: StepLayer,
     cache: LayerCache,
@@ -114,8 +114,9 @@ def layer_step(
     rotated, values = states.split([layer.heads + layer.kv_heads, layer.kv_heads], 1)
     if layer.query_key_norm is not None:
         rotated = layer.query_key_norm(rotated)
-    first, second = rotated.chunk(2, -1)
-    rotated = (rotated * cos).addcmul_(torch.cat((second, first), -1), sin)
+    if cos is not None:
+        first, second = rotated.chunk(2, -1)
+        rotated = (rotated * cos).addcmul_(torch.cat((second, first), -1), sin)
     queries, keys = rotated.split([layer.heads, layer.kv_heads], 1)
     keys, values = cache.update(keys, values)
     attended = _attend(queries, keys, values, mask, layer)
@@ -166,7 +167,7 @@ class DecoderStep:
     def __call__(
         self,
         embeds: torch.Tensor,
-        rotation: tuple[torch.Tensor, torch.Tensor],
+        rotation: tuple[torch.Tensor | None, torch.Tensor | None],
         mask: torch.Tensor | None,
         cache: Sequence[LayerCache],
         run_layer: RunLayer = layer_step,
@@ -175,7 +176,7 @@ class DecoderStep:
 
         Args:
             embeds: Inputs.
-            rotation: Of the positions, see [`DecoderStep.rotation`].
+            rotation: Of the positions, see [`DecoderStep.rotation`]; twice `None` for a model without.
             mask: Additive, `(batch or 1, 1, new, known + new)`, or `None` where every row sees every position.
             cache: One layer each, whose `update` appends the new states and returns all of them.
             run_layer: [`layer_step`], or a compiled form of it.

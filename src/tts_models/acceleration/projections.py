@@ -45,13 +45,22 @@ class Int8Projection:
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
-        weight = weight.detach().float()
-        scales = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-        zeros = torch.zeros(len(weight), dtype=torch.long)
+        self._pack(*_eight_bits(weight), bias)
+
+    @classmethod
+    def of_modules(cls, modules: Sequence[nn.Linear], bias: torch.Tensor | None = None) -> "Int8Projection":
+        """One product for several modules, whose weights may have been quantised before."""
+        codes, scales = zip(*(_eight_bits(module.weight) for module in modules), strict=True)
+        projection = cls.__new__(cls)
+        projection._pack(torch.cat(codes), torch.cat(scales), bias)
+        return projection
+
+    def _pack(self, codes: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None) -> None:
+        zeros = torch.zeros(len(codes), dtype=torch.long)
         with warnings.catch_warnings():
             # Tensors of quantised dtype are on their way out; the product below still wants its weight as one.
-            warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
-            quantized = torch.quantize_per_channel(weight, scales.double(), zeros, 0, torch.qint8)
+            warnings.filterwarnings("ignore", message=".*quantize")
+            quantized = torch._make_per_channel_quantized_tensor(codes, scales.double(), zeros, 0)
         bias = None if bias is None else bias.detach().float()
         self.packed = torch.ops.quantized.linear_prepack(quantized, bias)
 
@@ -60,6 +69,23 @@ class Int8Projection:
         if states.dtype != torch.float32:
             return self(states.float()).to(states.dtype)
         return torch.ops.quantized.linear_dynamic(states, self.packed, True)
+
+
+def _eight_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`weight` `(out, in)` in 8 bits, and the scales `(out,)`: its own, where it is quantised so already."""
+    if is_eight_bits(weight):
+        return weight.qdata.detach(), weight.scale.detach().float().flatten()
+    weight = weight.detach().float()
+    scales = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+    return (weight / scales[:, None]).round().clamp(-128, 127).to(torch.int8), scales
+
+
+def is_eight_bits(weight: torch.Tensor) -> bool:
+    """Whether torchao holds `weight` in 8 bits with one scale per output."""
+    codes, scales, zeros = (getattr(weight, name, None) for name in ("qdata", "scale", "zero_point"))
+    if codes is None or scales is None or codes.dtype != torch.int8 or scales.numel() != len(codes):
+        return False
+    return zeros is None or not bool(zeros.any())
 
 
 class ModulesProjection:
@@ -74,7 +100,11 @@ class ModulesProjection:
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether `module` is a linear layer that nothing is wrapped around or hooked into."""
+    """Whether `module` is a linear layer of plain numbers that nothing is wrapped around or hooked into."""
+    return _is_unwrapped(module) and type(module.weight.data) is torch.Tensor
+
+
+def _is_unwrapped(module: nn.Module) -> bool:
     has_hooks = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
     return type(module) is nn.Linear and not has_hooks
 
@@ -110,17 +140,19 @@ def project_joined(*modules: nn.Module) -> Projection:
 def project_int8(*modules: nn.Module) -> Projection:
     """One product with weights of 8 bits for all modules, which keep their own.
 
+    Weights that torchao holds in 8 bits already are taken as they are.
+
     Raises:
         ValueError: a module is not a plain linear layer on the CPU, or only some have a bias.
     """
     for module in modules:
-        if not is_plain(module) or module.weight.device.type != "cpu":
+        is_known = is_plain(module) or (_is_unwrapped(module) and is_eight_bits(module.weight))
+        if not is_known or module.weight.device.type != "cpu":
             raise ValueError(f"`int8` needs plain linear layers on the CPU; got {type(module).__name__}.")
     biases = [module.bias for module in modules if module.bias is not None]
     if biases and len(biases) < len(modules):
         raise ValueError("`int8` cannot join linear layers of which only some have a bias.")
-    weight = torch.cat([module.weight.detach() for module in modules])
-    return Int8Projection(weight, torch.cat(biases) if biases else None)
+    return Int8Projection.of_modules(modules, torch.cat(biases) if biases else None)
 
 
 __all__ = [
@@ -129,6 +161,7 @@ __all__ = [
     "ModulesProjection",
     "Projection",
     "RowsProjection",
+    "is_eight_bits",
     "is_plain",
     "project_as_is",
     "project_int8",

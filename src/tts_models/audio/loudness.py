@@ -1,6 +1,7 @@
 """Loudness as broadcasters measure it (ITU-R BS.1770): K-weighted, gated, in LUFS."""
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -35,11 +36,14 @@ def _high_pass(sampling_rate: int) -> tuple[list[float], list[float]]:
     return [(1 + cosine) / 2, -(1 + cosine), (1 + cosine) / 2], [1 + alpha, -2 * cosine, 1 - alpha]
 
 
-@lru_cache(maxsize=8)
-def _weighting(sampling_rate: int) -> np.ndarray:
-    """The impulse response of both filters."""
-    signal = [1.0] + [0.0] * int(_IMPULSE_SECONDS * sampling_rate)
-    for ahead, back in (_high_shelf(sampling_rate), _high_pass(sampling_rate)):
+_FILTERS = (_high_shelf, _high_pass)
+
+
+@lru_cache(maxsize=16)
+def _impulse_response(filters: tuple[Callable[[int], tuple[list[float], list[float]]], ...], rate: int) -> np.ndarray:
+    """The impulse response of some filters, one after the other."""
+    signal = [1.0] + [0.0] * int(_IMPULSE_SECONDS * rate)
+    for ahead, back in (make(rate) for make in filters):
         output = [0.0, 0.0]
         inputs = [0.0, 0.0, *signal]
         for place in range(2, len(inputs)):
@@ -47,6 +51,11 @@ def _weighting(sampling_rate: int) -> np.ndarray:
             output.append((value - back[1] * output[-1] - back[2] * output[-2]) / back[0])
         signal = output[2:]
     return np.asarray(signal)
+
+
+def _convolved(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
+    size = len(samples) + len(response) - 1
+    return np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(response, size), size)[: len(samples)]
 
 
 def integrated_loudness(samples: np.ndarray, sampling_rate: int) -> float | None:
@@ -59,15 +68,38 @@ def integrated_loudness(samples: np.ndarray, sampling_rate: int) -> float | None
     seconds = len(samples) / sampling_rate
     if seconds < _BLOCK_SECONDS:
         return None
-    response = _weighting(sampling_rate)
-    size = len(samples) + len(response) - 1
-    weighted = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(response, size), size)[: len(samples)]
+    weighted = _convolved(samples, _impulse_response(_FILTERS, sampling_rate))
     energy = np.concatenate([[0.0], np.cumsum(np.square(weighted))])
     count = round((seconds - _BLOCK_SECONDS) / (_BLOCK_SECONDS * _STEP)) + 1
     starts = [int(_BLOCK_SECONDS * (block * _STEP) * sampling_rate) for block in range(count)]
     ends = [int(_BLOCK_SECONDS * (block * _STEP + 1) * sampling_rate) for block in range(count)]
     ends = [min(end, len(samples)) for end in ends]
-    power = (energy[ends] - energy[starts]) / (_BLOCK_SECONDS * sampling_rate)
+    return _gated((energy[ends] - energy[starts]) / (_BLOCK_SECONDS * sampling_rate))
+
+
+def clipped_loudness(samples: np.ndarray, sampling_rate: int) -> float | None:
+    """The loudness of a recording in LUFS as `torchaudio.transforms.Loudness` measures it.
+
+    What the filters make larger than 1 is clipped, so loud recordings count as quieter than they are, and only whole
+    blocks count. `None` where there is no block, or the recording is silent.
+
+    Args:
+        samples: Mono, `(samples,)`.
+        sampling_rate: Their rate in Hz.
+    """
+    size = round(_BLOCK_SECONDS * sampling_rate)
+    if len(samples) < size:
+        return None
+    weighted = samples
+    for part in _FILTERS:
+        weighted = np.clip(_convolved(weighted, _impulse_response((part,), sampling_rate)), -1.0, 1.0)
+    energy = np.concatenate([[0.0], np.cumsum(np.square(weighted))])
+    starts = np.arange(0, len(samples) - size + 1, round(size * _STEP))
+    return _gated((energy[starts + size] - energy[starts]) / size)
+
+
+def _gated(power: np.ndarray) -> float | None:
+    """Loudness of the blocks of some power, quiet ones left out."""
     power = power[_decibels(power) > _ABSOLUTE_GATE]
     if not len(power):
         return None
@@ -100,4 +132,32 @@ def match_loudness(samples: np.ndarray, sampling_rate: int, target: float | None
     return samples if largest < 1 else (samples / largest * peak).astype(np.float32)
 
 
-__all__ = ["integrated_loudness", "match_loudness", "normalize_loudness"]
+def compress_loudness(
+    samples: np.ndarray, sampling_rate: int, target: float = -14.0, energy_floor: float = 2e-3
+) -> np.ndarray:
+    """`samples` at `target` LUFS with the peaks pressed below 1, as `audiocraft` writes its files.
+
+    Args:
+        samples: Mono, `(samples,)`.
+        sampling_rate: Their rate in Hz.
+        target: Loudness before the peaks are pressed (by a hyperbolic tangent).
+        energy_floor: A recording of less root mean square is not changed; nor is one shorter than 0.4 s.
+
+    Returns:
+        float32 `(samples,)` in [-1, 1].
+    """
+    samples = np.asarray(samples, np.float32)
+    is_quiet = not len(samples) or np.sqrt(np.mean(np.square(samples, dtype=np.float64))) < energy_floor
+    loudness = None if is_quiet else clipped_loudness(samples, sampling_rate)
+    if loudness is not None:
+        samples = np.tanh(samples * np.float32(10 ** ((target - loudness) / 20)))
+    return np.clip(samples, -1.0, 1.0)
+
+
+__all__ = [
+    "clipped_loudness",
+    "compress_loudness",
+    "integrated_loudness",
+    "match_loudness",
+    "normalize_loudness",
+]

@@ -46,6 +46,21 @@ class TokenFeed:
         self.ended |= step.ended
 
 
+def take_turns(pieces: dict[int, Iterator[Any]]) -> Iterator[tuple[int, Any | None]]:
+    """The next piece of each row in turn, with its row, until none has more; `None` where a row has ended.
+
+    Args:
+        pieces: The pieces of each row, none of them `None`.
+    """
+    speaking = dict(pieces)
+    while speaking:
+        for row in list(speaking):
+            piece = next(speaking[row], None)
+            if piece is None:
+                del speaking[row]
+            yield row, piece
+
+
 def hold_back(pieces: Iterable[Any], samples: int) -> Iterator[Any]:
     """Pieces of a waveform `(samples,)` with its last `samples` left out.
 
@@ -67,4 +82,4 @@ def hold_back(pieces: Iterable[Any], samples: int) -> Iterator[Any]:
         held = held[len(ready) :]
 
 
-__all__ = ["TokenFeed", "hold_back"]
+__all__ = ["TokenFeed", "hold_back", "take_turns"]

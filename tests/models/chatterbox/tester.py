@@ -11,6 +11,7 @@ from tokenizers.models import BPE, WordLevel
 from transformers import PreTrainedTokenizerFast, StaticCache
 
 from tests.common.model_tester import Inputs, SpeakingModelTester
+from tests.common.recordings import noisy_tone
 from tests.models.s3gen.tester import TINY as TINY_S3GEN
 from tts_models import ChatterboxConfig, ChatterboxForConditionalGeneration, ChatterboxProcessor, ChatterboxVoice
 
@@ -107,10 +108,7 @@ def prepared_voice(seed: int = 0, prompt_tokens: int = 9, reference_tokens: int 
 
 def recording(seconds: float = 0.5, rate: int = 24000, seed: int = 0) -> np.ndarray:
     """A noisy tone, float32 `(samples,)`."""
-    generator = np.random.default_rng(seed)
-    times = np.arange(int(seconds * rate)) / rate
-    tone = 0.3 * np.sin(2 * np.pi * (120 + 40 * seed) * times) + 0.05 * generator.standard_normal(len(times))
-    return tone.astype(np.float32)
+    return noisy_tone(seconds, rate, seed)
 
 
 class Tester(SpeakingModelTester):

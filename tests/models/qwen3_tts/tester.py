@@ -13,6 +13,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast, StaticCache
 
 from tests.common.model_tester import Inputs, SpeakingModelTester
+from tests.common.recordings import noisy_tone
 from tests.models.qwen3_tts_tokenizer.tester import TINY as TINY_CODEC
 from tts_models import (
     Qwen3TTSConfig,
@@ -111,10 +112,7 @@ def token_id(token: str) -> int:
 
 def recording(seconds: float = 0.5, rate: int = RATE, seed: int = 0) -> np.ndarray:
     """A noisy tone, float32 `(samples,)`."""
-    generator = np.random.default_rng(seed)
-    times = np.arange(int(seconds * rate)) / rate
-    tone = 0.3 * np.sin(2 * np.pi * (120 + 40 * seed) * times) + 0.05 * generator.standard_normal(len(times))
-    return tone.astype(np.float32)
+    return noisy_tone(seconds, rate, seed)
 
 
 def prepared_voice(seed: int = 0, frames: int = 7, transcript: str | None = "A b c.") -> Qwen3TTSVoice:

@@ -14,7 +14,7 @@
 """The token loop of Chatterbox: prompts of T3, guidance, the order of the score processors, rows that end."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,6 +29,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from ...acceleration.end_rules import EndRules, TokenStep
 from ...acceleration.lockstep import LockstepDecoder
 from ...acceleration.sampling import RowSampler
 
@@ -112,19 +113,6 @@ def score_processors(
     return LogitsProcessorList([*extra, *own])
 
 
-@dataclass
-class TokenStep:
-    """What one round of the loop brought.
-
-    Args:
-        tokens: The new speech token of each row that got one; no row gets its end.
-        ended: Rows that are complete after this round, and why (`"stop"` or `"length"`).
-    """
-
-    tokens: dict[int, int]
-    ended: dict[int, str] = field(default_factory=dict)
-
-
 class TokenDecoding:
     """Token by token generation of a batch; iterate over it to run it. Rows that end leave the batch.
 
@@ -136,9 +124,6 @@ class TokenDecoding:
         limits: The most tokens of each row, the end included.
         guidance: Factor of the difference that the text makes; 0 for prompts without guidance.
         penalize_start: Whether the start of speech stays in the history; else only until there is a token.
-
-    Attributes:
-        picked: The tokens so far, one list per row, the end included.
     """
 
     def __init__(
@@ -152,7 +137,7 @@ class TokenDecoding:
         penalize_start: bool = True,
     ) -> None:
         self.t3, self.processors, self.sampler = t3, processors, sampler
-        self.limits, self.guidance, self.penalize_start = list(limits), guidance, penalize_start
+        self.guidance, self.penalize_start = guidance, penalize_start
         self.decoder = LockstepDecoder(
             t3.backbone, attention_mask=prompt.attention_mask, inputs_embeds=prompt.inputs_embeds
         )
@@ -160,7 +145,12 @@ class TokenDecoding:
         self.is_guided = len(prompt.inputs_embeds) > len(self.rows)
         start = t3.config.start_speech_token_id
         self.history = torch.full((len(self.rows), 1), start, device=prompt.inputs_embeds.device)
-        self.picked: list[list[int]] = [[] for _ in self.rows]
+        self.rules = EndRules(t3.config.stop_speech_token_id, limits)
+
+    @property
+    def picked(self) -> list[list[int]]:
+        """The tokens so far, one list per row, the end included."""
+        return self.rules.picked
 
     def __iter__(self) -> Iterator[TokenStep]:
         watchers = [processor for processor in self.processors if hasattr(processor, "attach")]
@@ -177,7 +167,7 @@ class TokenDecoding:
         position = 1
         while self.rows:
             tokens = self.sampler(self.processors(self.history, self.scores(hidden_states)))
-            step = self._take(tokens.tolist())
+            step = self.rules.take(self.rows, tokens.tolist())
             yield step
             kept = [place for place, row in enumerate(self.rows) if row not in step.ended]
             if len(kept) < len(self.rows):
@@ -206,19 +196,6 @@ class TokenDecoding:
         before = self.history[:, :0] if is_only_start else self.history
         return torch.cat([before, tokens[:, None]], dim=1)
 
-    def _take(self, tokens: list[int]) -> TokenStep:
-        """Sort the new tokens into speech and ends."""
-        step, stop = TokenStep({}), self.t3.config.stop_speech_token_id
-        for row, token in zip(self.rows, tokens, strict=True):
-            self.picked[row].append(token)
-            if token == stop:
-                step.ended[row] = "stop"
-                continue
-            step.tokens[row] = token
-            if len(self.picked[row]) >= self.limits[row]:
-                step.ended[row] = "length"
-        return step
-
     def _keep(self, kept: list[int], tokens: torch.LongTensor) -> torch.LongTensor:
         """Go on with the rows at the places `kept`; returns their tokens."""
         index = torch.tensor(kept, dtype=torch.long, device=tokens.device)
@@ -234,4 +211,4 @@ class TokenDecoding:
         return tokens[index]
 
 
-__all__ = ["T3Prompt", "TokenDecoding", "TokenStep", "build_prompt", "score_processors"]
+__all__ = ["T3Prompt", "TokenDecoding", "build_prompt", "score_processors"]

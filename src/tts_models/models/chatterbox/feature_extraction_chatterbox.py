@@ -16,14 +16,10 @@
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from ...audio.mel import mel_filters
 from ...audio.mel_features import MelFeatureExtractor
-
-
-_TRIM_WINDOW, _TRIM_HOP = 2048, 512
-_LEAST_POWER = 1e-10
+from ...audio.trimming import LEAST_POWER, voice_bounds
 
 
 class ChatterboxFeatureExtractor(MelFeatureExtractor):
@@ -71,7 +67,7 @@ class ChatterboxFeatureExtractor(MelFeatureExtractor):
             ValueError: it is too short, silent, not mono, or holds NaN or infinite samples.
         """
         samples = super().check_recording(recording, name)
-        if float(samples.double().square().mean()) <= _LEAST_POWER:
+        if float(samples.double().square().mean()) <= LEAST_POWER:
             raise ValueError(f"`{name}` is silent: there is no voice in it.")
         return samples
 
@@ -83,11 +79,7 @@ class ChatterboxFeatureExtractor(MelFeatureExtractor):
         """First sample of `samples` `(samples,)` that is not silence, and the one after the last."""
         if self.trim_decibels is None:
             return 0, len(samples)
-        edge = _TRIM_WINDOW // 2
-        power = F.pad(samples, (edge, edge)).unfold(0, _TRIM_WINDOW, _TRIM_HOP).pow(2).mean(-1)
-        decibels = 10 * power.clamp(min=_LEAST_POWER).log10()
-        loud = (decibels - decibels.max() > -self.trim_decibels).nonzero().flatten()
-        return int(loud[0]) * _TRIM_HOP, min(len(samples), (int(loud[-1]) + 1) * _TRIM_HOP)
+        return voice_bounds(samples, self.trim_decibels)
 
     def trim(self, samples: torch.Tensor) -> torch.Tensor:
         """`samples` `(samples,)` without the silence before and after the voice."""

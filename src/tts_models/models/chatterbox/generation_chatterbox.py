@@ -32,8 +32,9 @@ from ...speech_generation import (
     pad_waveforms,
     resolve_row_seeds,
     row_generator,
+    warn_of_cuts,
 )
-from ...streaming.feed import TokenFeed, hold_back
+from ...streaming.feed import TokenFeed, hold_back, take_turns
 from ..s3gen import S3GenChunks, S3GenStream
 from .alignment_chatterbox import AlignmentEndRule, check_alignment
 from .decoding_chatterbox import T3Prompt, TokenDecoding, build_prompt, score_processors
@@ -288,7 +289,7 @@ class ChatterboxGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         decoding, reasons = self._decode_tokens(request, parts), {}
         for step in decoding:
             reasons |= step.ended
-        self._warn_of_cuts(reasons)
+        warn_of_cuts(reasons.values())
         silence = self._end_silence()
         codes = []
         for picked in decoding.picked:
@@ -334,16 +335,6 @@ class ChatterboxGenerationMixin(SpeechGenerationMixin, GenerationMixin):
     def _without_end(self, waveform: torch.Tensor) -> torch.Tensor:
         return waveform[: max(len(waveform) - self._end_samples, 0)]
 
-    def _warn_of_cuts(self, reasons: dict[int, str]) -> None:
-        cut = sum(reason == "length" for reason in reasons.values())
-        if cut:
-            logger.warning(
-                "%d of %d parts reached the limit of tokens before their end: the speech may be cut or have gone "
-                "astray. Raise `max_new_tokens`, or speak shorter parts.",
-                cut,
-                len(reasons),
-            )
-
     def _assemble(self, request: ChatterboxRequest, spoken: list["_SpokenPart"]) -> SpeechOutput:
         texts: list[list[_SpokenPart]] = [[] for _ in request.part_counts]
         for (text, _), part in zip(request.parts, spoken, strict=True):
@@ -378,16 +369,11 @@ class ChatterboxGenerationMixin(SpeechGenerationMixin, GenerationMixin):
                 )
                 for row, text in enumerate(texts)
             }
-            while speaking:
-                for row in list(speaking):
-                    piece = next(speaking[row], None)
-                    if piece is None:
-                        del speaking[row]
-                        nothing = {texts[row]: torch.zeros(0, device=self.device)}
-                        yield from joiner.add(nothing, {texts[row]: feed.ended[row]}, number)
-                    else:
-                        yield from joiner.add({texts[row]: piece}, {}, number)
-            self._warn_of_cuts(feed.ended)
+            for row, piece in take_turns(speaking):
+                ended = {texts[row]: feed.ended[row]} if piece is None else {}
+                piece = torch.zeros(0, device=self.device) if piece is None else piece
+                yield from joiner.add({texts[row]: piece}, ended, number)
+            warn_of_cuts(feed.ended.values())
 
     def _start_stream(self, request: ChatterboxRequest, voice: ChatterboxVoice) -> S3GenStream:
         """A stream of S3Gen that has read its reference; every part goes on from a copy."""

@@ -26,6 +26,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import eager_attention_forward
 from transformers.utils import ModelOutput, can_return_tuple
 
+from ...audio.speaker_windows import SpeakerWindowsMixin
 from ...loading import CompleteCheckpointMixin
 from ..s3gen import S3GenModel
 from .configuration_chatterbox import ChatterboxConfig, ChatterboxT3Config, ChatterboxVoiceEncoderConfig
@@ -576,7 +577,7 @@ class ChatterboxPerceiverAttention(nn.Module):
 
 
 # trf-ignore: TRF057
-class ChatterboxVoiceEncoder(ChatterboxPreTrainedModel):
+class ChatterboxVoiceEncoder(SpeakerWindowsMixin, ChatterboxPreTrainedModel):
     """
     Tells speakers apart (a GE2E network): an LSTM over windows of a recording's mel frames, averaged and normalised.
     [`ChatterboxFeatureExtractor`] makes the frames.
@@ -601,11 +602,6 @@ class ChatterboxVoiceEncoder(ChatterboxPreTrainedModel):
         is_covered = (rest + config.window_frames - step) / config.window_frames >= config.min_coverage
         return count + int(count == 0 or is_covered)
 
-    def embed_windows(self, windows: torch.Tensor) -> torch.Tensor:
-        """Mel frames `(windows, window_frames, num_mel_bins)` to vectors `(windows, speaker_embed_size)`."""
-        _, (hidden_states, _) = self.lstm(windows)
-        return F.normalize(torch.relu(self.projection(hidden_states[-1])), dim=-1)
-
     # trf-ignore: TRF057
     @can_return_tuple
     def forward(
@@ -629,9 +625,7 @@ class ChatterboxVoiceEncoder(ChatterboxPreTrainedModel):
                 f"`input_features` must have the shape (batch, frames, {bands}); got {tuple(input_features.shape)}."
             )
         windows = [self._windows(row) for row in self._recordings(input_features, attention_mask)]
-        embeds = self.embed_windows(torch.cat(windows).to(self.projection.weight))
-        means = torch.stack([rows.mean(0) for rows in embeds.split([len(each) for each in windows])])
-        return ChatterboxVoiceEncoderOutput(speaker_embeddings=F.normalize(means, dim=-1))
+        return ChatterboxVoiceEncoderOutput(speaker_embeddings=self.embed_recordings(windows))
 
     @staticmethod
     def _recordings(features: torch.Tensor, attention_mask: torch.LongTensor | None) -> list[torch.Tensor]:

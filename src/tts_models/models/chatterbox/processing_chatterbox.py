@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
 from ...audio import resample
 from ...audio.loudness import normalize_loudness
+from ...files import find_in_folder
 from ...speech_generation import SpeechProcessorMixin
 from ...speech_inputs import check_texts, read_recording, spread
 from ...text import neutralize_tokens, split_text
@@ -50,7 +51,6 @@ MAX_VOICE_SECONDS = 300
 REFERENCE_SECONDS = 10.0
 TURBO_LOUDNESS = -27.0
 _CONTROL_TOKENS = frozenset(f"[{name}]" for name in "START STOP UNK SPACE PAD SEP CLS MASK".split())
-_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 # trf-ignore: TRF057
@@ -318,14 +318,8 @@ class ChatterboxProcessor(SpeechProcessorMixin, ProcessorMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any) -> "ChatterboxProcessor":
         """As the parent's; reads the default voice and the Cangjie table where there are any."""
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if kwargs.get(name) is not None}
-
-        def find(name: str) -> str | None:
-            return cached_file(
-                str(pretrained_model_name_or_path), name, _raise_exceptions_for_missing_entries=False, **hub
-            )
-
-        voice, table = find(DEFAULT_VOICE_NAME), find(CANGJIE_NAME)
+        voice = find_in_folder(pretrained_model_name_or_path, DEFAULT_VOICE_NAME, kwargs)
+        table = find_in_folder(pretrained_model_name_or_path, CANGJIE_NAME, kwargs)
         if voice is not None:
             processor.default_voice = ChatterboxVoice.load(voice)
         if table is not None:

@@ -1,0 +1,354 @@
+"""Runs the cases of MetaVoice's two stages: scores, loss, loops with recorded noise, the way from text to codes."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import metavoice_stages as conversion
+import torch
+from transformers import LogitsProcessorList
+
+from tests.common.reference import Check, ReferenceCase, compare, reference_runner
+from tests.models.metavoice.tiny import tokenizer_from_table
+from tts_models.acceleration.sampling import RowSampler
+from tts_models.models.metavoice.decoding_metavoice_first_stage import (
+    FirstStageBatch,
+    FirstStageDecoding,
+    Guidance,
+    first_stage_processors,
+)
+from tts_models.models.metavoice.decoding_metavoice_second_stage import code_scores, complete_codes
+from tts_models.models.metavoice.modeling_metavoice_first_stage import MetaVoiceFirstStageForCausalLM
+from tts_models.models.metavoice.modeling_metavoice_second_stage import MetaVoiceSecondStageModel
+from tts_models.models.metavoice.text_metavoice import normalize_text
+from tts_models.models.metavoice.tokens_metavoice import first_stage_ids, second_stage_ids, split_first_stage
+from tts_models.models.metavoice.training_metavoice import optimizer_groups, train_last_blocks, training_batch
+
+
+END_OF_AUDIO = 2048
+
+
+def build_first_stage(
+    case: ReferenceCase, keys: dict[str, Any] | None = None, config: dict[str, Any] | None = None
+) -> MetaVoiceFirstStageForCausalLM:
+    """The case's first stage, filled in upstream's names and converted."""
+    upstream = tied(case.state_dict(keys or case.spec["keys"]))
+    ours = conversion.first_stage_config(upstream, config or case.spec["config"])
+    weights = conversion.convert_first_stage(upstream)
+    with torch.device("meta"):
+        model = MetaVoiceFirstStageForCausalLM(ours)
+    model.load_state_dict(weights | {"lm_head.weight": weights["model.embed_tokens.weight"]}, strict=True, assign=True)
+    model.tie_weights()
+    return model.eval().to(case.device)
+
+
+def tied(upstream: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The filled weights with the head that upstream ties to its table, whose own values are never used."""
+    return upstream | {conversion.HEAD: upstream[conversion.TABLE]}
+
+
+def build_second_stage(
+    case: ReferenceCase, keys: dict[str, Any] | None = None, config: dict[str, Any] | None = None
+) -> MetaVoiceSecondStageModel:
+    """The case's second stage, filled in upstream's names and converted."""
+    upstream = case.state_dict(keys or case.spec["keys"])
+    with torch.device("meta"):
+        model = MetaVoiceSecondStageModel(conversion.second_stage_config(upstream, config or case.spec["config"]))
+    model.load_state_dict(conversion.convert_second_stage(upstream), strict=True, assign=True)
+    return model.eval().to(case.device)
+
+
+class RecordedNoise(RowSampler):
+    """Picks by upstream's rule, the largest of probability over exponential noise, from recorded noise.
+
+    Args:
+        noise: `(steps, vocab_size)`, or `(steps, rows, vocab_size)`.
+        starts: Of each row, the step at which it begins.
+        columns: Of each row, its place in the noise.
+    """
+
+    def __init__(self, noise: torch.Tensor, starts: Sequence[int] = (0,), columns: Sequence[int] = (0,)) -> None:
+        super().__init__(None, noise.device)
+        self.noise = noise if noise.dim() == 3 else noise[:, None]
+        self.starts, self.columns, self.step = list(starts), list(columns), 0
+
+    def __call__(self, scores: torch.Tensor) -> torch.LongTensor:
+        places = zip(self.starts, self.columns, strict=True)
+        noise = torch.stack([self.noise[start + self.step, column] for start, column in places])
+        self.step += 1
+        return (scores.softmax(-1) / noise).argmax(-1)
+
+    def select(self, index: torch.LongTensor) -> None:
+        self.starts = [self.starts[place] for place in index.tolist()]
+        self.columns = [self.columns[place] for place in index.tolist()]
+
+
+# The first stage
+
+
+def forced_scores(case: ReferenceCase, model: MetaVoiceFirstStageForCausalLM) -> torch.Tensor:
+    """Scores `(2, 1 + forced, vocab_size)` with and without the speaker: after the prompt, and after forced ids."""
+    guidance, prompt = Guidance(3.0), case.input("prompt").long()
+    batch = FirstStageBatch.build(model, [prompt], case.input("speaker_embedding").view(1, -1), guidance)
+    runner = model.make_runner(batch)
+    scores = [runner.prefill()]
+    forced = case.input("forced").tolist() if case.holds("inputs.forced") else []
+    for token in forced:
+        scores.append(runner.step(torch.full((2,), token, device=model.device)))
+    return torch.stack(scores, dim=1)
+
+
+@reference_runner(
+    "metavoice",
+    kinds=("first_stage_prefill*", "first_stage_decode*", "first_stage_full_width*"),
+    needs=("inputs.prompt", "inputs.speaker_embedding", "outputs.logits"),
+)
+def run_scores(case: ReferenceCase) -> Iterator[Check]:
+    """Scores after the prompt and after every forced id, with the speaker and without."""
+    scores = forced_scores(case, build_first_stage(case))
+    stride = case.spec.get("vocabulary_stride", 1)
+    shown = scores[..., ::stride] if case.holds("inputs.forced") else scores[:, 0, ::stride]
+    yield case.check("logits", shown, "logits")
+    if case.holds("outputs.argmax"):
+        yield case.check("argmax", scores.argmax(-1), "argmax")
+
+
+def processors_of(call: dict[str, Any]) -> LogitsProcessorList:
+    """The processors of a case's call."""
+    return first_stage_processors(call.get("temperature", 1.0), call.get("top_p"), call.get("top_k"))
+
+
+@reference_runner(
+    "metavoice",
+    kinds=("first_stage_greedy*", "first_stage_sampled*", "first_stage_stop*"),
+    needs=("call", "inputs.prompt", "inputs.speaker_embedding", "outputs.sequence"),
+)
+def run_loop(case: ReferenceCase) -> Iterator[Check]:
+    """The guided loop over one prompt: greedy, sampled with recorded noise, stopped by a token."""
+    model, call = build_first_stage(case), case.spec["call"]
+    yield case.check("sequence", spoken_sequence(case, model, call, case.input("prompt").long()), "sequence")
+
+
+def spoken_sequence(
+    case: ReferenceCase, model: MetaVoiceFirstStageForCausalLM, call: dict[str, Any], prompt: torch.LongTensor
+) -> torch.LongTensor:
+    """Prompt and picked ids of one row."""
+    is_drawn = case.holds("inputs.exponential_noise")
+    sampler = RecordedNoise(case.input("exponential_noise")) if is_drawn else RowSampler(None, model.device)
+    end = call.get("end_of_audio_token", END_OF_AUDIO)
+    decoding = FirstStageDecoding(
+        model,
+        [prompt],
+        case.input("speaker_embedding").view(1, -1),
+        processors_of(call),
+        sampler,
+        [call["max_new_tokens"]],
+        call["guidance_scale"],
+        end_token_id=end if isinstance(end, int) else -1,
+        enforce_alternation=False,
+    )
+    for _ in decoding:
+        pass
+    return torch.cat([prompt.cpu(), torch.tensor(decoding.picked[0])])
+
+
+@reference_runner(
+    "metavoice",
+    kinds=("first_stage_batch*",),
+    needs=("call", "inputs.prompts", "inputs.speaker_embeddings", "outputs.sequences"),
+)
+def run_batch(case: ReferenceCase) -> Iterator[Check]:
+    """Prompts of different lengths, guided by speaker and text; upstream ends all rows at the same length."""
+    model, call = build_first_stage(case), case.spec["call"]
+    lengths, expected = call["seq_lens"], case.tensors["outputs.sequences"]
+    total = expected.shape[-1]
+    prompts = [row[:length] for row, length in zip(case.input("prompts")[:, 0].long(), lengths, strict=True)]
+    sampler = RowSampler(None, model.device)
+    if case.holds("inputs.exponential_noise"):
+        # Upstream's rows follow ascending lengths; its draws begin with the shortest.
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        starts = [length - min(lengths) for length in lengths]
+        sampler = RecordedNoise(
+            case.input("exponential_noise"), starts, [order.index(row) for row in range(len(order))]
+        )
+    decoding = FirstStageDecoding(
+        model,
+        prompts,
+        case.input("speaker_embeddings")[:, 0],
+        processors_of(call),
+        sampler,
+        [total - length for length in lengths],
+        call["guidance_scale"] or 1.0,
+        end_token_id=call["end_of_audio_token"],
+        enforce_alternation=False,
+    )
+    for _ in decoding:
+        pass
+    rows = [
+        torch.cat([prompt.cpu(), torch.tensor(more)]) for prompt, more in zip(prompts, decoding.picked, strict=True)
+    ]
+    padded = [torch.nn.functional.pad(row, (0, total - len(row)), value=call["end_of_audio_token"]) for row in rows]
+    yield case.check("sequences", torch.stack(padded)[:, None], "sequences")
+
+
+@reference_runner(
+    "metavoice", kinds=("first_stage_loss*",), needs=("inputs.tokens", "inputs.targets", "outputs.logits_last")
+)
+def run_loss(case: ReferenceCase) -> Iterator[Check]:
+    """The mean cross entropy over every position, and the scores of the last."""
+    model = build_first_stage(case)
+    output = model(
+        input_ids=case.input("tokens")[:, 0].long(),
+        speaker_embeddings=case.input("speaker_embeddings")[:, 0],
+        shift_labels=ignoring(case.input("targets")[:, 0]),
+    )
+    yield case.check("loss", output.loss[None], "loss")
+    yield case.check("logits_last", output.logits[:, -1], "logits")
+
+
+def ignoring(targets: torch.Tensor) -> torch.LongTensor:
+    """Targets with our mark of what is left out, in place of upstream's -1."""
+    return targets.long().masked_fill(targets < 0, -100)
+
+
+@reference_runner(
+    "metavoice", kinds=("first_stage_finetune*",), needs=("call", "inputs.codes_0", "inputs.tokens", "outputs.losses")
+)
+def run_finetuning(case: ReferenceCase) -> Iterator[Check]:
+    """The layout of the data, and a few steps of training: losses, norms of the gradient, changes of the weights."""
+    model, call = build_first_stage(case), case.spec["call"]
+    tokens, voices = case.input("tokens")[:, 0].long(), case.input("speaker_embeddings")[:, 0]
+    rows = range(len(tokens))
+    batch = training_batch(
+        model.config,
+        [case.input(f"text_ids_{row}").tolist() for row in rows],
+        [case.input(f"codes_{row}") for row in rows],
+        voices,
+        call["context"],
+    )
+    batch = {name: value.to(case.device) for name, value in batch.items()}
+    yield compare("tokens", torch.cat([batch["input_ids"], batch["shift_labels"][:, -1:]], dim=1), tokens)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train_last_blocks(model, call["last_n_blocks_to_finetune"])
+    groups = optimizer_groups(model, call["weight_decay"])
+    trained = [parameter for group in groups for parameter in group["params"]]
+    optimizer = torch.optim.AdamW(groups, lr=call["learning_rate"], betas=tuple(call["betas"]), eps=call["eps"])
+    losses, norms = [], []
+    with torch.enable_grad():
+        for _ in range(len(case.tensors["outputs.losses"])):
+            output = model(**batch)
+            output.loss.backward()
+            norms.append(torch.nn.utils.clip_grad_norm_(trained, call["grad_clip"]))
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(output.loss.detach())
+    yield case.check("losses", torch.stack(losses), "losses")
+    yield case.check("grad_norms", torch.stack(norms), "grad_norms")
+    for name in [name.removeprefix("outputs.") for name in case.tensors if name.startswith("outputs.after.")]:
+        yield case.check(name, weight_change(model, before, name.removeprefix("after.")), "after.*")
+
+
+def weight_change(
+    model: MetaVoiceFirstStageForCausalLM, before: dict[str, torch.Tensor], upstream_name: str
+) -> torch.Tensor:
+    """How far the parameter that upstream calls `upstream_name` has moved."""
+    joined = [upstream_name.replace("c_attn", f"{kind}_proj") for kind in "qkv"]
+    names = joined if "c_attn" in upstream_name else [upstream_name]
+    ours = [conversion.renamed({name: torch.empty(0)}, conversion.FIRST_STAGE_RULES).popitem()[0] for name in names]
+    state = model.state_dict()
+    return torch.cat([state[name] - before[name] for name in ours])
+
+
+# The second stage
+
+
+def is_clear(scores: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    """Where the two best scores differ by more than the cases' 1e-3."""
+    best = scores.topk(2, dim).values
+    return (best.select(dim, 0) - best.select(dim, 1)) > 1e-3
+
+
+@reference_runner("metavoice", kinds=("second_stage*",), needs=("inputs.tokens", "inputs.targets", "outputs.codes"))
+def run_second_stage(case: ReferenceCase) -> Iterator[Check]:
+    """Scores of the first and last head, the best codes, the loss."""
+    model = build_second_stage(case)
+    targets = case.input("targets")
+    output = model(case.input("tokens").long(), case.input("speaker_embeddings")[:, 0], labels=ignoring(targets))
+    yield case.check("logits_first_head", output.logits[:, 0], "logits")
+    # Every seventh position of the last head is kept.
+    yield case.check("logits_last_head", output.logits[:, -1, ::7], "logits")
+    yield from check_best(case, "codes", output.logits)
+    yield case.check("loss", output.loss[None], "loss")
+
+
+def check_best(case: ReferenceCase, name: str, logits: torch.Tensor) -> Iterator[Check]:
+    """The best codes, wherever the two best scores are apart."""
+    clear = is_clear(logits).cpu()
+    yield compare(name, logits.argmax(-1).cpu()[clear], case.output(name)[clear])
+
+
+@reference_runner("metavoice", kinds=("second_stage_full*",), needs=("positions", "inputs.tokens", "outputs.argmax"))
+def run_second_stage_full(case: ReferenceCase) -> Iterator[Check]:
+    """Scores at some positions, the best codes at all."""
+    model = build_second_stage(case)
+    logits = model(case.input("tokens").long(), case.input("speaker_embeddings")[:, 0]).logits
+    yield case.check("logits", logits[:, :, case.spec["positions"]], "logits")
+    yield from check_best(case, "argmax", logits)
+
+
+def drawn_codes(logits: torch.Tensor, noise: torch.Tensor, temperature: float, top_k: int | None) -> torch.LongTensor:
+    """Codes picked by upstream's rule, at every position."""
+    return (code_scores(logits, temperature, top_k).softmax(-1) / noise).argmax(-1)
+
+
+@reference_runner(
+    "metavoice", kinds=("second_stage_sampled*",), needs=("call", "inputs.exponential_noise", "outputs.codes")
+)
+def run_second_stage_sampled(case: ReferenceCase) -> Iterator[Check]:
+    """Codes drawn with recorded noise."""
+    model, call = build_second_stage(case), case.spec["call"]
+    logits = model(case.input("tokens").long(), case.input("speaker_embeddings")[:, 0]).logits
+    noise = case.input("exponential_noise")
+    yield case.check("codes", drawn_codes(logits, noise, call["temperature"], call["top_k"]), "codes")
+
+
+# Both
+
+
+@reference_runner("metavoice", kinds=("pipeline*",), needs=("text", "normalised", "outputs.rows", "outputs.stripped"))
+def run_pipeline(case: ReferenceCase) -> Iterator[Check]:
+    """Text to ids, through the first stage to two codes a frame, through the second to the others."""
+    keys, configs, call = case.spec["keys"], case.spec["config"], case.spec["call"]
+    first = build_first_stage(case, keys["first_stage"], configs["first_stage"])
+    second = build_second_stage(case, keys["second_stage"], configs["second_stage"])
+    text = normalize_text(case.spec["text"])
+    yield compare("normalised", text, case.spec["normalised"])
+    tokenizer = tokenizer_from_table(case.path.parent / "bpe.json")
+    text_ids = tokenizer(text, add_special_tokens=False).input_ids
+    prompt = first_stage_ids(first.config, text_ids)
+    yield compare("prompt", prompt, case.input("prompt"))
+    sequence = spoken_sequence(case, first, call, prompt)
+    yield case.check("sequence", sequence, "sequence")
+    _, codes = split_first_stage(first.config, sequence)
+    yield case.check("codes", codes, "codes")
+    read = second_stage_ids(second.config, text_ids, codes)
+    yield case.check("second_input", read, "second_input")
+    yield compare("text_ids_second", read[0, : len(text_ids) + 1].tolist(), case.spec["text_ids_second"])
+    speaker = case.input("speaker_embedding").view(1, -1)
+    logits = second(read[None].to(second.device), speaker).logits
+    noise = case.input("second_exponential_noise")
+    filled = drawn_codes(logits, noise, call["second_temperature"], call["second_top_k"])[0].cpu()
+    rows = torch.cat([read, filled])
+    yield case.check("rows", rows, "rows")
+    yield case.check("stripped", stripped(rows, second.config.num_codes), "stripped")
+    # Ours cuts the audio out by its place; at the places of audio it is the same.
+    span = slice(len(text_ids) + 1, len(text_ids) + 1 + codes.shape[1])
+    best = logits[0, :, span, : second.config.num_codes].argmax(-1)
+    (whole,) = complete_codes(second, [text_ids], [codes], speaker, top_k=call["second_top_k"])
+    yield compare("codes of the audio", whole.cpu(), torch.cat([codes, best.cpu()]))
+
+
+def stripped(rows: torch.LongTensor, num_codes: int) -> torch.LongTensor:
+    """Upstream's way back: every row drops what is no code, all are cut to the shortest."""
+    kept = [row[row < num_codes] for row in rows]
+    frames = min(map(len, kept))
+    return torch.stack([row[:frames] for row in kept])

@@ -1,0 +1,103 @@
+"""Runs the cases of multi-band diffusion: the network of a band, the whole way from codes to sound, and loudness."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import metavoice_parts as conversion
+import torch
+
+from tests.common.reference import Check, ReferenceCase, compare, reference_runner
+from tests.models.metavoice.reference_codec import build_codec
+from tts_models.audio.band_split import mel_edges
+from tts_models.audio.loudness import clipped_loudness, compress_loudness
+from tts_models.models.metavoice.modeling_metavoice_diffusion import MetaVoiceMultiBandDiffusion
+
+
+def build_diffusion(
+    bands: list[Mapping[str, Any]], sampling_rate: int, **overrides: Any
+) -> MetaVoiceMultiBandDiffusion:
+    """The networks with weights in upstream's names, converted as the released file is."""
+    config, weights = conversion.convert_bands(bands, sampling_rate)
+    for name, value in overrides.items():
+        setattr(config, name, value)
+    with torch.device("meta"):  # networks of released size take long to initialise
+        model = MetaVoiceMultiBandDiffusion(config)
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+@reference_runner("metavoice", kinds=("mbd_unet_*",), needs=("inputs.noisy", "inputs.condition", "call", "keys"))
+def run_unet(case: ReferenceCase) -> Iterator[Check]:
+    """The noise that one network estimates, at one step for all rows and at a step of each row's own."""
+    upstream, settings = case.state_dict(), case.spec["config"]
+    band = {"model_state": upstream, "processor_state": {}, "cfg": {"diffusion_unet": settings["diffusion_unet"]}}
+    schedule = {"num_steps": settings.get("num_steps", len(upstream["embedding.weight"]))}
+    band["cfg"]["schedule"] = schedule
+    unet = build_diffusion([band], 24000).bands[0].unet.to(case.device)
+    noisy, condition, call = case.input("noisy"), case.input("condition"), case.spec["call"]
+    for step in call["steps"]:
+        steps = torch.full((len(noisy),), step, device=case.device)
+        yield case.check(f"step_{step}", unet(noisy, steps, condition), "step_*")
+    if case.holds("outputs.per_row"):
+        steps = torch.tensor(call["per_row_steps"], device=case.device)
+        yield case.check("per_row", unet(noisy, steps, condition))
+
+
+@reference_runner(
+    "metavoice", kinds=("mbd_*",), needs=("inputs.codes", "inputs.noise", "outputs.diffused", "outputs.audio")
+)
+def run_diffusion(case: ReferenceCase) -> Iterator[Check]:
+    """Codes to latent and EnCodec's sound, then to the sum of the bands and the equalised sound."""
+    config, keys = case.spec["config"], case.spec["keys"]
+    codec = build_codec(config["codec"], codec_state(case, keys["codec"])).to(case.device)
+    codes = case.input("codes").long()
+    latents = codec.quantizer.decode(codes.transpose(0, 1))
+    plain = codec.decode(codes[None], [None]).audio_values
+    yield case.check("latent", latents)
+    yield case.check("encodec_audio", plain)
+    for bands, expected in case.spec.get("mel_cutoffs", {}).items():
+        yield compare(f"edges of {bands} bands", mel_edges(int(bands), config["codec"]["sample_rate"]), expected, 1e-2)
+    model = diffusion_of(case).to(case.device)
+    noise = case.input("noise")[:, :, 0].unflatten(0, (len(model.bands), -1))
+    output = model(latents, plain[:, 0], noise=noise, steps=case.spec["call"]["step_list"])
+    yield case.check("diffused", output.diffused[:, None])
+    yield case.check("audio", output.waveform[:, None])
+
+
+def codec_state(case: ReferenceCase, keys: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """EnCodec's weights, filled by their own names; those that the case stores are stored under `codec.`."""
+    stored = {name.removeprefix("weights.codec."): tensor for name, tensor in case.tensors.items()}
+    return {name: stored.get(name, tensor) for name, tensor in case.state_dict(keys).items()}
+
+
+def diffusion_of(case: ReferenceCase) -> MetaVoiceMultiBandDiffusion:
+    """The networks of all bands of a case."""
+    config, bands = case.spec["config"], []
+    for index in range(config["n_bands"]):
+        prefix = f"{index}.model_state."
+        state = case.state_dict(case.spec["keys"][str(index)])
+        sums = f"weights.{index}.processor_state."
+        bands.append(
+            {
+                "model_state": {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)},
+                "processor_state": {n.removeprefix(sums): t for n, t in case.tensors.items() if n.startswith(sums)},
+                "cfg": {
+                    "diffusion_unet": config["diffusion_unet"],
+                    "schedule": config["schedule"],
+                    "processor": config["processors"][index],
+                },
+            }
+        )
+    rate = config["codec"]["sample_rate"]
+    return build_diffusion(bands, rate, equalizer_bands=config.get("equaliser_bands", 32))
+
+
+@reference_runner("metavoice", kinds=("loudness*",), needs=("inputs.waveform", "outputs.loudness", "outputs.audio"))
+def run_loudness(case: ReferenceCase) -> Iterator[Check]:
+    """Loudness and the file that upstream writes."""
+    config, rows = case.spec["config"], case.input("waveform").cpu().numpy()
+    rate = config["sample_rate"]
+    measured = [clipped_loudness(row, rate) for row in rows]
+    yield case.check("loudness", torch.tensor([-200.0 if value is None else value for value in measured]))
+    written = [compress_loudness(row, rate, -config["loudness_headroom_db"], config["energy_floor"]) for row in rows]
+    yield case.check("audio", torch.stack([torch.from_numpy(row) for row in written]))
