@@ -14,12 +14,9 @@ its rows are spoken one after another.
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -29,6 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "src"), str(REPOSITORY / "conversion_scripts")]
 
 from s3gen_parts import convert_vocoder, part_of  # noqa: E402
+from side_by_side import CLOCKS, Stopwatch, Upstream, peak  # noqa: E402
 
 from tests.common.fill import fill_state_dict  # noqa: E402
 from tts_models import S3GenChunks, S3GenConfig, S3GenModel  # noqa: E402
@@ -83,34 +81,6 @@ def build(weights: dict[str, torch.Tensor], meanflow: bool, device: str) -> S3Ge
     return model.eval()
 
 
-class Upstream:
-    """The other process."""
-
-    def __init__(self, interpreter: str, start: dict[str, Any]):
-        command = [interpreter, str(Path(__file__).with_name("s3gen_upstream.py"))]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.ask(start)
-
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError("upstream's process ended; its message is above")
-        return json.loads(answer)
-
-
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-clock = CLOCKS["wall"]
-
-
-def synchronize(device: str) -> float:
-    """The time once the device is done."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return clock()
-
-
 def make_inputs(batch_size: int, seconds: float, prompt_seconds: float) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     prompt = int(prompt_seconds * TOKENS_PER_SECOND)
@@ -123,29 +93,33 @@ def make_inputs(batch_size: int, seconds: float, prompt_seconds: float) -> dict[
 
 
 @torch.no_grad()
-def measure(model: S3GenModel, inputs: dict[str, torch.Tensor], steps: int, repeats: int, device: str) -> dict:
+def measure(
+    model: S3GenModel, inputs: dict[str, torch.Tensor], steps: int, repeats: int, device: str, watch: Stopwatch
+) -> dict:
     """Best seconds for mel frames and for the waveform."""
     reference = {name: tensor.to(device) for name, tensor in inputs.items() if name != "tokens"}
     tokens, mel_seconds, wave_seconds = inputs["tokens"].to(device), [], []
     for _ in range(repeats + device.startswith("cuda")):
-        begin = synchronize(device)
+        begin = watch()
         mel = model(tokens, ref_dict=reference, finalize=True, num_flow_steps=steps)
-        middle = synchronize(device)
+        middle = watch()
         model.mel2wav.inference(mel)
-        wave_seconds.append(synchronize(device) - middle)
+        wave_seconds.append(watch() - middle)
         mel_seconds.append(middle - begin)
     return {"mel": min(mel_seconds), "wave": min(wave_seconds)}
 
 
 @torch.no_grad()
-def measure_stream(model: S3GenModel, inputs: dict[str, torch.Tensor], steps: int, device: str) -> dict[str, float]:
+def measure_stream(
+    model: S3GenModel, inputs: dict[str, torch.Tensor], steps: int, device: str, watch: Stopwatch
+) -> dict[str, float]:
     """Seconds to the first piece and in all for one row, the voice prepared before."""
     reference = {name: tensor.to(device) for name, tensor in inputs.items() if name != "tokens"}
     prepared = model.start_stream(reference, S3GenChunks(), num_flow_steps=steps)
-    begin, first = synchronize(device), None
+    begin, first = watch(), None
     for _ in model.stream(inputs["tokens"][0].tolist(), prepared):
-        first = first or synchronize(device) - begin
-    return {"first": first, "all": synchronize(device) - begin}
+        first = first or watch() - begin
+    return {"first": first, "all": watch() - begin}
 
 
 def estimator_operations(model: S3GenModel, inputs: dict[str, torch.Tensor], steps: int) -> float:
@@ -161,31 +135,20 @@ def estimator_operations(model: S3GenModel, inputs: dict[str, torch.Tensor], ste
     return float(steps * rows * frames * (2 * weights + attention))
 
 
-def peak(dtype: torch.dtype, device: str) -> float:
-    """Operations per second of a large matrix product."""
-    size = 4096 if device.startswith("cuda") else 1024
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    times = []
-    for _ in range(4):
-        begin = synchronize(device)
-        left @ right
-        times.append(synchronize(device) - begin)
-    return 2 * size**3 / min(times)
-
-
 def run_row(
     arguments: argparse.Namespace,
     model: S3GenModel,
     upstream: Upstream | None,
+    watch: Stopwatch,
     row: tuple[int, float, int],
     dtype: str,
 ) -> None:
     batch_size, seconds, steps = row
     inputs = make_inputs(batch_size, seconds, arguments.prompt_seconds)
-    ours = measure(model, inputs, steps, arguments.repeats, arguments.device)
+    ours = measure(model, inputs, steps, arguments.repeats, arguments.device, watch)
     spoken = batch_size * seconds
     rate = estimator_operations(model, inputs, steps) / ours["mel"]
-    share = rate / peak(getattr(torch, dtype), arguments.device)
+    share = rate / peak(getattr(torch, dtype), arguments.device, watch)
     cells = [batch_size, f"{seconds:g}", steps, dtype, *(f"{value / spoken:.3f}" for value in ours.values())]
     cells += [f"{sum(ours.values()) / spoken:.3f}", f"{share:.0%}"]
     if upstream is not None:
@@ -194,15 +157,14 @@ def run_row(
         ratios = [theirs["mel"] / ours["mel"], sum(theirs.values()) / sum(ours.values())]
         cells += [f"{sum(theirs.values()) / spoken:.3f}", *(f"{ratio:.2f}×" for ratio in ratios)]
     if arguments.stream:
-        streamed = measure_stream(model, inputs, steps, arguments.device)
+        streamed = measure_stream(model, inputs, steps, arguments.device, watch)
         cells += [f"{streamed['first']:.2f} s", f"{streamed['all'] / seconds:.3f}"]
     print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
 def main() -> None:
-    global clock
     arguments = parse_arguments()
-    clock = CLOCKS[arguments.clock]
+    watch = Stopwatch(arguments.clock, arguments.device)
     torch.set_num_threads(arguments.threads)
     weights = make_weights(arguments.meanflow)
     model, upstream = build(weights, arguments.meanflow, arguments.device), None
@@ -211,7 +173,8 @@ def main() -> None:
             file = Path(folder) / "weights.safetensors"
             save_file(weights, file)
             start = {"weights": str(file), "meanflow": arguments.meanflow, "device": arguments.device}
-            upstream = Upstream(arguments.upstream, start | {"threads": arguments.threads, "clock": arguments.clock})
+            start |= {"threads": arguments.threads, "clock": arguments.clock}
+            upstream = Upstream(arguments.upstream, "s3gen_upstream.py", start)
         del weights
     columns = ["batch", "seconds", "steps", "estimator", "mel", "waveform", "RTF", "share of peak"]
     columns += ["upstream RTF", "mel faster", "all faster"] if upstream else []
@@ -224,10 +187,9 @@ def main() -> None:
         for batch_size in arguments.batch_sizes:
             for seconds in arguments.seconds:
                 for steps in arguments.steps:
-                    run_row(arguments, model, upstream, (batch_size, seconds, steps), dtype)
+                    run_row(arguments, model, upstream, watch, (batch_size, seconds, steps), dtype)
     if upstream is not None:
-        upstream.process.stdin.close()
-        upstream.process.wait()
+        upstream.close()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from torch import nn
 SAFETENSORS_NAME = "model.safetensors"
 SAFETENSORS_INDEX_NAME = "model.safetensors.index.json"
 PICKLE_NAME = "pytorch_model.bin"
+DEFAULT_SHARD_SIZE = 2 * 1024**3
 
 
 class ConversionError(ValueError):
@@ -36,6 +37,15 @@ def exit_status(output: Path, convert: Callable[[], None]) -> int:
         return 1
     print(f"wrote {output}")
     return 0
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """`--output`, `--overwrite` and `--max-shard-size`, of scripts that write a large model."""
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an output folder that is not empty")
+    parser.add_argument(
+        "--max-shard-size", type=int, default=DEFAULT_SHARD_SIZE, help="bytes per weight file (default: %(default)s)"
+    )
 
 
 def run_conversion(

@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoint_tools import ConversionError, ShardedWriter, account_for, exit_status, state_shapes, written_whole
+from checkpoint_tools import (
+    DEFAULT_SHARD_SIZE,
+    ConversionError,
+    ShardedWriter,
+    account_for,
+    add_output_options,
+    exit_status,
+    state_shapes,
+    written_whole,
+)
 from convert_s3gen_to_hf import convert_state_dict, read_weights, s3gen_config
 from s3gen_parts import PREFIXES, StateDict, check_constants, count_of, part_of, renamed, shape_of
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -29,7 +38,6 @@ from tts_models import ChatterboxConfig, ChatterboxForConditionalGeneration, Cha
 from tts_models.models.chatterbox import ChatterboxT3Config, ChatterboxVoiceEncoderConfig
 
 
-DEFAULT_SHARD_SIZE = 2 * 1024**3
 HEAD_DIM = 64
 SILENCE_TOKEN = 4299
 LONG_PROMPT = {"prompt_length": 375, "prompt_seconds": 15.0}
@@ -341,13 +349,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", type=Path, required=True, help="folder of the model as released")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    add_output_options(parser)
     parser.add_argument("--variant", choices=list(FILES), help="default: the one whose T3 is there, English first")
     parser.add_argument("--t3", type=Path, help="another T3 file, such as a fine-tuned one")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output folder that is not empty")
-    parser.add_argument(
-        "--max-shard-size", type=int, default=DEFAULT_SHARD_SIZE, help="bytes per weight file (default: %(default)s)"
-    )
     return parser.parse_args(arguments)
 
 

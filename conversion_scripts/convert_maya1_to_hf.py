@@ -20,10 +20,12 @@ from typing import Any
 
 import torch
 from checkpoint_tools import (
+    DEFAULT_SHARD_SIZE,
     ConversionError,
     SafetensorsCheckpoint,
     ShardedWriter,
     account_for,
+    add_output_options,
     exit_status,
     read_json,
     state_shapes,
@@ -41,7 +43,6 @@ from tts_models import (
 
 
 EMBEDDING_NAME, HEAD_NAME = "model.embed_tokens.weight", "lm_head.weight"
-DEFAULT_SHARD_SIZE = 2 * 1024**3
 
 
 def read_text_config(folder: Path) -> LlamaConfig:
@@ -202,11 +203,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", type=Path, required=True, help="Llama folder with tokenizer and safetensors")
     parser.add_argument("--codec", type=Path, required=True, help="SNAC folder, as published or converted")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output folder that is not empty")
-    parser.add_argument(
-        "--max-shard-size", type=int, default=DEFAULT_SHARD_SIZE, help="bytes per weight file (default: %(default)s)"
-    )
+    add_output_options(parser)
     parser.add_argument("--prompt-template", help="text inside the prompt, with {voice} and {text}")
     parser.add_argument("--default-voice", help="description used when none is given")
     parser.add_argument(

@@ -16,10 +16,12 @@ from pathlib import Path
 
 import torch
 from checkpoint_tools import (
+    DEFAULT_SHARD_SIZE,
     ConversionError,
     SafetensorsCheckpoint,
     ShardedWriter,
     account_for,
+    add_output_options,
     exit_status,
     read_json,
     state_shapes,
@@ -32,7 +34,6 @@ from tts_models import Qwen3TTSConfig, Qwen3TTSForConditionalGeneration, Qwen3TT
 
 CODEC_FOLDER, CODEC_PREFIX = "speech_tokenizer", "speech_tokenizer."
 GENERATION_NAME = "generation_config.json"
-DEFAULT_SHARD_SIZE = 2 * 1024**3
 
 
 def read_config(folder: Path) -> Qwen3TTSConfig:
@@ -151,12 +152,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", type=Path, required=True, help="folder of the model as released")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    add_output_options(parser)
     parser.add_argument("--codec", type=Path, help="folder of the codec (default: speech_tokenizer inside --input)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output folder that is not empty")
-    parser.add_argument(
-        "--max-shard-size", type=int, default=DEFAULT_SHARD_SIZE, help="bytes per weight file (default: %(default)s)"
-    )
     return parser.parse_args(arguments)
 
 

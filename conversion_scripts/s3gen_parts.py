@@ -37,6 +37,26 @@ PREFIXES = {
     "vocoder": "mel2wav.",
 }
 
+
+def whisper_layer_rules(side: str) -> Rules:
+    """Rules of the layers of the `encoder` or `decoder` of a network that is built like OpenAI's Whisper."""
+    ours = rf"{side}.layers.\1"
+    projections = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
+    attention = [
+        (rf"{side}\.blocks\.(\d+)\.{theirs}\.{name}\.(.+)", rf"{ours}.{kind}.{projection}.\2")
+        for theirs, kind in (("attn", "self_attn"), ("cross_attn", "encoder_attn"))
+        for name, projection in projections.items()
+    ]
+    return (
+        *attention,
+        (rf"{side}\.blocks\.(\d+)\.attn_ln\.(.+)", rf"{ours}.self_attn_layer_norm.\2"),
+        (rf"{side}\.blocks\.(\d+)\.cross_attn_ln\.(.+)", rf"{ours}.encoder_attn_layer_norm.\2"),
+        (rf"{side}\.blocks\.(\d+)\.mlp_ln\.(.+)", rf"{ours}.final_layer_norm.\2"),
+        (rf"{side}\.blocks\.(\d+)\.mlp\.0\.(.+)", rf"{ours}.fc1.\2"),
+        (rf"{side}\.blocks\.(\d+)\.mlp\.2\.(.+)", rf"{ours}.fc2.\2"),
+    )
+
+
 # Upstream's names on the left, ours on the right. The first rule that matches a whole name counts.
 
 # What a model computes itself: the S3 tokenizer's mel filters and window.
@@ -44,15 +64,8 @@ TOKENIZER_CONSTANTS = ("_mel_filters", "window")
 
 TOKENIZER_RULES: Rules = (
     (r"encoder\.(conv[12]\..*)", r"encoder.\1"),
-    (r"encoder\.blocks\.(\d+)\.attn\.query\.(.*)", r"encoder.layers.\1.self_attn.q_proj.\2"),
-    (r"encoder\.blocks\.(\d+)\.attn\.key\.(.*)", r"encoder.layers.\1.self_attn.k_proj.\2"),
-    (r"encoder\.blocks\.(\d+)\.attn\.value\.(.*)", r"encoder.layers.\1.self_attn.v_proj.\2"),
-    (r"encoder\.blocks\.(\d+)\.attn\.out\.(.*)", r"encoder.layers.\1.self_attn.out_proj.\2"),
+    *whisper_layer_rules("encoder"),
     (r"encoder\.blocks\.(\d+)\.attn\.fsmn_block\.(.*)", r"encoder.layers.\1.self_attn.memory.\2"),
-    (r"encoder\.blocks\.(\d+)\.attn_ln\.(.*)", r"encoder.layers.\1.self_attn_layer_norm.\2"),
-    (r"encoder\.blocks\.(\d+)\.mlp\.0\.(.*)", r"encoder.layers.\1.fc1.\2"),
-    (r"encoder\.blocks\.(\d+)\.mlp\.2\.(.*)", r"encoder.layers.\1.fc2.\2"),
-    (r"encoder\.blocks\.(\d+)\.mlp_ln\.(.*)", r"encoder.layers.\1.final_layer_norm.\2"),
     (r"quantizer\._codebook\.project_down\.(.*)", r"quantizer.project_down.\1"),
 )
 

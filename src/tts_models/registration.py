@@ -52,6 +52,13 @@ REGISTERED_MODELS: dict[str, dict[str, str]] = {
         "AutoProcessor": "Maya1Processor",
         "AutoFeatureExtractor": "SnacFeatureExtractor",
     },
+    "megatts3": {
+        "AutoConfig": "MegaTTS3Config",
+        "AutoModel": "MegaTTS3ForConditionalGeneration",
+        "AutoModelForTextToWaveform": "MegaTTS3ForConditionalGeneration",
+        "AutoProcessor": "MegaTTS3Processor",
+        "AutoFeatureExtractor": "MegaTTS3FeatureExtractor",
+    },
     "metavoice": {
         "AutoConfig": "MetaVoiceConfig",
         "AutoModel": "MetaVoiceForConditionalGeneration",

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from tts_models.audio.loudness import clipped_loudness, compress_loudness, integrated_loudness, normalize_loudness
+from tts_models.audio.loudness import (
+    clipped_loudness,
+    compress_loudness,
+    integrated_loudness,
+    match_loudness,
+    normalize_loudness,
+)
 
 
 # Rate, seconds, LUFS.
@@ -36,6 +42,18 @@ def test_normalized_sound_has_the_loudness() -> None:
     normalized = normalize_loudness(signal(24000, 3.0), 24000, -27.0)
     assert normalized.dtype == np.float32
     assert integrated_loudness(normalized, 24000) == pytest.approx(-27.0, abs=1e-4)
+
+
+def test_matched_loudness_stays_in_range() -> None:
+    rate = 24000
+    tone = np.sin(2 * np.pi * 300 * np.arange(rate) / rate) * 0.1
+    quiet = match_loudness(tone, rate, -30.0)
+    assert abs(integrated_loudness(quiet, rate) + 30.0) < 1e-3 and quiet.dtype == np.float32
+    loud = match_loudness(tone, rate, 0.0)
+    assert abs(np.abs(loud).max() - 0.95) < 1e-6
+    for samples in (tone[:1000], np.zeros(rate), np.zeros(0)):
+        assert match_loudness(samples, rate, -3.0) is samples
+    assert np.abs(match_loudness(100 * tone[:1000], rate, None)).max() <= 0.95 + 1e-6
 
 
 def test_clipping_makes_loud_sound_count_less() -> None:

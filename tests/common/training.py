@@ -1,7 +1,10 @@
 """The loss reaches every trainable parameter, and a step along its gradient lowers it."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from transformers import Trainer, TrainingArguments
 
 from .model_tester import ModelTester
 
@@ -47,3 +50,12 @@ class TrainingTests:
         torch.manual_seed(0)
         tester.loss(model).backward()
         return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    def test_trainer_averages_over_accumulation_steps(self, tester: ModelTester, tmp_path: Path) -> None:
+        """`Trainer` divides the loss by its accumulation steps, unless `forward` itself divides by the items."""
+        model = tester.model()
+        if not Trainer(model, TrainingArguments(str(tmp_path))).model_accepts_loss_kwargs:
+            return
+        inputs = tester.training_inputs()
+        loss = model(**inputs, num_items_in_batch=torch.tensor(1_000_000)).loss
+        assert loss < 0.01 * model(**inputs).loss

@@ -117,6 +117,21 @@ def normalize_loudness(samples: np.ndarray, sampling_rate: int, target: float) -
     return samples if loudness is None else (samples * 10 ** ((target - loudness) / 20)).astype(np.float32)
 
 
+def match_loudness(samples: np.ndarray, sampling_rate: int, target: float | None, peak: float = 0.95) -> np.ndarray:
+    """`samples` `(samples,)` at `target` LUFS, float32, and scaled down to `peak` where they would leave [-1, 1].
+
+    Args:
+        samples: Mono, in any range; those without a loudness (silence, less than 0.4 s) are only kept in range.
+        sampling_rate: Their rate in Hz.
+        target: Loudness in LUFS; `None` leaves it as it is.
+        peak: The largest magnitude after scaling down.
+    """
+    if target is not None:
+        samples = normalize_loudness(samples, sampling_rate, target)
+    largest = float(np.abs(samples).max(initial=0.0))
+    return samples if largest < 1 else (samples / largest * peak).astype(np.float32)
+
+
 def compress_loudness(
     samples: np.ndarray, sampling_rate: int, target: float = -14.0, energy_floor: float = 2e-3
 ) -> np.ndarray:
@@ -139,4 +154,10 @@ def compress_loudness(
     return np.clip(samples, -1.0, 1.0)
 
 
-__all__ = ["clipped_loudness", "compress_loudness", "integrated_loudness", "normalize_loudness"]
+__all__ = [
+    "clipped_loudness",
+    "compress_loudness",
+    "integrated_loudness",
+    "match_loudness",
+    "normalize_loudness",
+]

@@ -11,6 +11,7 @@ from transformers import AutoFeatureExtractor
 from tests.common.comparing import assert_close
 from tests.models.hiftnet.tester import HOP, Tester, row_generators, stream
 from tts_models import HiFTNetConfig, HiFTNetFeatureExtractor, HiFTNetModel
+from tts_models.acceleration.fast_convolution import FastConv1d
 from tts_models.models.hiftnet.source_hiftnet import HiFTNetSource, SourceDraws, draw_noise
 
 
@@ -222,6 +223,15 @@ def test_feature_extractor_round_trip(tmp_path: Path) -> None:
     assert inputs["input_features"].shape == (2, 80, 10) and inputs["attention_mask"].sum(-1).tolist() == [10, 2]
     with pytest.raises(ValueError, match="raw_audio.*720"):
         reloaded(np.zeros(720, np.float32), sampling_rate=24000)
+
+
+@torch.no_grad()
+def test_fast_convolutions_change_nothing() -> None:
+    model, mel = Tester().model(base_channels=64, resblock_kernel_sizes=[3, 7]), random_mel(2, 12)
+    expected = model(mel, generator=row_generators(2)).waveform
+    model.use_fast_convolutions()
+    assert sum(module.fast is not None for module in model.modules() if isinstance(module, FastConv1d)) == 4
+    assert_close(model(mel, generator=row_generators(2)).waveform, expected, 1e-4)
 
 
 @pytest.mark.gpu

@@ -14,22 +14,17 @@
 """A voice prepared once: what T3 reads of a reference recording, and what S3Gen needs of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from os import PathLike
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ...files import write_tensors
-from ...speech_inputs import read_voice_file
+from ...prepared_voice import PreparedVoice
 from ..s3gen import join_references
 
 
-_FORMAT = "tts_models.chatterbox.voice"
-
-
 @dataclass
-class ChatterboxVoice:
+class ChatterboxVoice(PreparedVoice):
     """
     A voice, as [`ChatterboxProcessor.prepare_voice`] makes it; fits every checkpoint of the same variant.
 
@@ -49,6 +44,8 @@ class ChatterboxVoice:
         ValueError: a tensor has another number of axes, or is empty.
     """
 
+    file_format = "tts_models.chatterbox.voice"
+
     speaker_embedding: torch.Tensor
     prompt_tokens: torch.LongTensor
     reference_tokens: torch.LongTensor
@@ -60,10 +57,6 @@ class ChatterboxVoice:
             axes = 2 if name == "reference_features" else 1
             if value.dim() != axes or (not value.numel() and name != "prompt_tokens"):
                 raise ValueError(f"`{name}` must have {axes} axes and not be empty; got shape {tuple(value.shape)}.")
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The tensors by name."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @property
     def reference(self) -> dict[str, Any]:
@@ -88,30 +81,6 @@ class ChatterboxVoice:
             reference["prompt_feat"][0].float(),
             reference["embedding"][0],
         )
-
-    def to(self, device: torch.device | str) -> "ChatterboxVoice":
-        """The same voice on another device."""
-        return ChatterboxVoice(**{name: value.to(device) for name, value in self.tensors().items()})
-
-    def save(self, path: str | PathLike) -> None:
-        """Write the voice to one safetensors file."""
-        tensors = self.tensors().items()
-        stored = {name: value.float() if value.is_floating_point() else value for name, value in tensors}
-        write_tensors(path, stored, {"format": _FORMAT})
-
-    @classmethod
-    def load(cls, path: str | PathLike) -> "ChatterboxVoice":
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file holds something else.
-        """
-        tensors, _ = read_voice_file(path, _FORMAT)
-        names = {each.name for each in fields(cls)}
-        if set(tensors) != names:
-            raise ValueError(f"`path` {str(path)!r} must hold {sorted(names)}; it holds {sorted(tensors)}.")
-        return cls(**tensors)
 
 
 def join_voices(voices: Sequence[ChatterboxVoice]) -> dict[str, Any]:

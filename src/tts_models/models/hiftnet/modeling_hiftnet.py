@@ -23,9 +23,10 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.dac.modeling_dac import Snake1d
 from transformers.utils import ModelOutput, can_return_tuple
 
-from ...audio.lengths import frame_lengths, length_mask
+from ...audio.lengths import frame_lengths
 from ...loading import CompleteCheckpointMixin
 from ...streaming.generators import RowGenerators, resolve_row_generators
+from ...vocoder_layers import DilatedResidualBlock, FastConvolutionsMixin, keep, reflect
 from ...weight_norm import apply_weight_norm, remove_weight_norm
 from .configuration_hiftnet import HiFTNetConfig
 from .source_hiftnet import HiFTNetSource, SourceDraws, draw_noise, draw_phase
@@ -54,34 +55,11 @@ class HiFTNetOutput(ModelOutput):
     f0: torch.FloatTensor | None = None
 
 
-def keep(hidden_states: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-    """Zeros in (batch, channels, steps) after each row's length; `None` where nothing is padding."""
-    if lengths is None:
-        return hidden_states
-    return hidden_states * length_mask(lengths, hidden_states.shape[-1])[:, None]
-
-
-class HiFTNetResidualBlock(nn.Module):
-    """Pairs of a dilated and a plain convolution, each after a Snake, added to the input."""
+class HiFTNetResidualBlock(DilatedResidualBlock):
+    """Residual block with Snakes."""
 
     def __init__(self, channels: int, kernel_size: int, dilations: list[int]):
-        super().__init__()
-        half = kernel_size // 2
-        self.convs1 = nn.ModuleList(
-            nn.Conv1d(channels, channels, kernel_size, padding=half * dilation, dilation=dilation)
-            for dilation in dilations
-        )
-        self.convs2 = nn.ModuleList(nn.Conv1d(channels, channels, kernel_size, padding=half) for _ in dilations)
-        self.activations1 = nn.ModuleList(Snake1d(channels) for _ in dilations)
-        self.activations2 = nn.ModuleList(Snake1d(channels) for _ in dilations)
-
-    def forward(self, hidden_states: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-        for conv1, conv2, snake1, snake2 in zip(
-            self.convs1, self.convs2, self.activations1, self.activations2, strict=True
-        ):
-            branch = keep(snake2(conv1(snake1(hidden_states))), lengths)
-            hidden_states = keep(hidden_states + conv2(branch), lengths)
-        return hidden_states
+        super().__init__(channels, kernel_size, dilations, Snake1d)
 
 
 class HiFTNetF0Predictor(nn.Module):
@@ -113,7 +91,7 @@ class HiFTNetSpectrum(nn.Module):
     def forward(self, signal: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         """Real and imaginary part (batch, n_fft + 2, samples / hop + 1), float32, of (batch, samples)."""
         window = torch.hann_window(self.n_fft, device=signal.device)
-        padded = self._reflect(signal.float(), lengths)
+        padded = reflect(signal.float()[:, None], self.n_fft // 2, lengths)[:, 0]
         spectrum = torch.stft(padded, self.n_fft, self.hop, window=window, center=False, return_complex=True)
         return torch.cat([spectrum.real, spectrum.imag], dim=1)
 
@@ -133,17 +111,9 @@ class HiFTNetSpectrum(nn.Module):
         last = len(parts) - 1
         return sum(F.pad(part, (0, 0, index, last - index)) for index, part in enumerate(parts)).flatten(1)
 
-    def _reflect(self, signal: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-        half, samples = self.n_fft // 2, signal.shape[-1]
-        if lengths is None:
-            return F.pad(signal, (half, half), mode="reflect")
-        positions = torch.arange(-half, samples + half, device=signal.device).abs()
-        last = lengths[:, None] - 1
-        return signal.gather(1, (last - (last - positions).abs()).clamp(min=0))
-
 
 # trf-ignore: TRF057
-class HiFTNetPreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
+class HiFTNetPreTrainedModel(CompleteCheckpointMixin, FastConvolutionsMixin, PreTrainedModel):
     """Base class: configuration, initialisation and weight normalisation shared by HiFTNet models."""
 
     config: HiFTNetConfig

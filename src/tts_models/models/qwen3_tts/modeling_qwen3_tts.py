@@ -70,6 +70,8 @@ class Qwen3TTSPreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
     conversion_script = "convert_qwen3_tts_to_hf.py"
     base_model_prefix = "model"
     main_input_name = "input_ids"
+    # The losses are means: `Trainer` divides them by its accumulation steps.
+    accepts_loss_kwargs = False
     input_modalities = ("text", "audio")
     supports_gradient_checkpointing = True
     _skip_keys_device_placement = ["past_key_values"]
