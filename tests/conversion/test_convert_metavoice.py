@@ -9,10 +9,17 @@ import convert_metavoice_to_hf as conversion
 import pytest
 import torch
 from checkpoint_tools import ConversionError, SafetensorsCheckpoint
+from convert_deepfilternet_to_hf import convert_config as enhancer_config
+from convert_deepfilternet_to_hf import upstream_names as enhancer_names
 from transformers import AutoModelForTextToWaveform, AutoProcessor, EncodecModel
 
+from tests.conversion.test_metavoice_parts import make_omegaconf, tiny_diffusion, upstream_bands, write_file
 from tests.models.metavoice.tiny import PATTERN, TINY, tiny_ranks
-from tts_models import MetaVoiceConfig, MetaVoiceForConditionalGeneration
+from tts_models import (
+    DeepFilterNetModel,
+    MetaVoiceConfig,
+    MetaVoiceForConditionalGeneration,
+)
 
 
 END_OF_TEXT = "<|endoftext|>"
@@ -129,6 +136,30 @@ def test_the_tokenizer_is_made_of_the_ranks(released: Path, tmp_path: Path):
     assert ids[-1] == len(tiny_ranks()) == tokenizer.eos_token_id
     assert tokenizer.convert_ids_to_tokens(ids)[1:3] == ["he", "n"]
     assert tokenizer.decode(ids, skip_special_tokens=True) == "Then the other."
+
+
+def test_diffusion_and_enhancer_come_along(
+    released: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: MetaVoiceForConditionalGeneration
+):
+    diffusion = tiny_diffusion(model.config.codec_config.hidden_size)
+    file = write_file(tmp_path / "mbd.pt", make_omegaconf(monkeypatch), upstream_bands(diffusion))
+    # An empty configuration stands for upstream's defaults, which are smaller than the release.
+    enhancer = DeepFilterNetModel(enhancer_config({}))
+    names = enhancer_names(enhancer)
+    release = tmp_path / "DeepFilterNet3"
+    release.mkdir()
+    (release / "config.ini").write_text("[df]\nsr = 48000\n")
+    state = {names.get(name, name): value for name, value in enhancer.state_dict().items()}
+    torch.save(state, release / "model_120.ckpt.best")
+    output = convert(released, tmp_path / "out", diffusion_file=file, enhancer_path=release)
+    loaded = AutoModelForTextToWaveform.from_pretrained(output)
+    for name, value in enhancer.state_dict().items():
+        assert torch.equal(loaded.enhancer.state_dict()[name], value), name
+    for ours, theirs in zip(diffusion.bands, loaded.diffusion.bands, strict=True):
+        assert all(
+            torch.equal(value, theirs.unet.state_dict()[name]) for name, value in ours.unet.state_dict().items()
+        )
+    assert torch.equal(loaded.first_stage.lm_head.weight, model.first_stage.lm_head.weight)
 
 
 def test_half_precision_is_for_the_first_stage(released: Path, tmp_path: Path):

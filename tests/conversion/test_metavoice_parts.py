@@ -34,12 +34,12 @@ PROCESSOR = {"use": True, "name": "multi_band_processor", "n_bands": 3, "num_sam
 NO_PROCESSOR = {"use": False, "name": "multi_band_processor"}
 
 
-def tiny_diffusion() -> MetaVoiceMultiBandDiffusion:
+def tiny_diffusion(codec_hidden_size: int = 4) -> MetaVoiceMultiBandDiffusion:
     """Two bands, of which the second has a processor, an LSTM at the bottleneck, and two residual blocks."""
     torch.manual_seed(0)
     band = {"hidden_size": 8, "depth": 2, "growth": 2.0, "num_train_steps": 40}
     second = {"processor_bands": 3, "processor_power": 0.4, "use_lstm": True, "res_blocks": 2}
-    config = MetaVoiceMultiBandDiffusionConfig(band_configs=[band, band | second], codec_hidden_size=4)
+    config = MetaVoiceMultiBandDiffusionConfig(band_configs=[band, band | second], codec_hidden_size=codec_hidden_size)
     return MetaVoiceMultiBandDiffusion(config).eval()
 
 
@@ -73,8 +73,13 @@ def upstream_bands(model: MetaVoiceMultiBandDiffusion) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def omegaconf(monkeypatch: pytest.MonkeyPatch) -> type:
-    """A package of omegaconf's name, whose objects are pickled as omegaconf pickles them; returns its node."""
+def omegaconf(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """See [`make_omegaconf`]."""
+    return make_omegaconf(monkeypatch)
+
+
+def make_omegaconf(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A package of omegaconf's name, whose objects are pickled as omegaconf pickles them; returns its classes."""
     made = {}
     for module, names in conversion.OMEGACONF_CLASSES.items():
         content = types.ModuleType(module)

@@ -101,10 +101,11 @@ class ModulesProjection:
 
 def is_plain(module: nn.Module) -> bool:
     """Whether `module` is a linear layer of plain numbers that nothing is wrapped around or hooked into."""
-    return _is_unwrapped(module) and type(module.weight.data) is torch.Tensor
+    return is_unwrapped(module) and type(module.weight.data) is torch.Tensor
 
 
-def _is_unwrapped(module: nn.Module) -> bool:
+def is_unwrapped(module: nn.Module) -> bool:
+    """Whether `module` is a linear layer, quantised or not, that nothing is wrapped around or hooked into."""
     has_hooks = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
     return type(module) is nn.Linear and not has_hooks
 
@@ -146,7 +147,7 @@ def project_int8(*modules: nn.Module) -> Projection:
         ValueError: a module is not a plain linear layer on the CPU, or only some have a bias.
     """
     for module in modules:
-        is_known = is_plain(module) or (_is_unwrapped(module) and is_eight_bits(module.weight))
+        is_known = is_plain(module) or (is_unwrapped(module) and is_eight_bits(module.weight))
         if not is_known or module.weight.device.type != "cpu":
             raise ValueError(f"`int8` needs plain linear layers on the CPU; got {type(module).__name__}.")
     biases = [module.bias for module in modules if module.bias is not None]
@@ -163,6 +164,7 @@ __all__ = [
     "RowsProjection",
     "is_eight_bits",
     "is_plain",
+    "is_unwrapped",
     "project_as_is",
     "project_int8",
     "project_joined",

@@ -8,6 +8,7 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.feature_extraction_utils import BatchFeature
 
 from .checks import check_waveform
+from .trimming import LEAST_POWER
 
 
 def _named(waveforms: Any, name: str) -> list[tuple[Any, str]]:
@@ -47,10 +48,12 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
     Attributes:
         channels_first (`bool`): Whether features are `(batch, feature_size, frames)` instead of
             `(batch, frames, feature_size)`.
+        refuses_silence (`bool`): Whether a recording without any sound is an error.
     """
 
     model_input_names = ["input_features", "attention_mask"]
     channels_first: ClassVar[bool] = False
+    refuses_silence: ClassVar[bool] = False
 
     @property
     def min_samples(self) -> int:
@@ -101,7 +104,7 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
         """A recording as float32 `(samples,)`.
 
         Raises:
-            ValueError: it is too short, not mono, or holds NaN or infinite samples.
+            ValueError: it is too short, silent where that is refused, not mono, or holds NaN or infinite samples.
         """
         samples = waveform_tensor(recording, name)
         if len(samples) < self.min_samples:
@@ -109,6 +112,8 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
                 f"`{name}` holds {len(samples)} samples; at least {self.min_samples} are needed "
                 f"({self.min_samples / self.sampling_rate:.4f} s)."
             )
+        if self.refuses_silence and float(samples.double().square().mean()) <= LEAST_POWER:
+            raise ValueError(f"`{name}` is silent: there is no voice in it.")
         return samples
 
 

@@ -34,7 +34,8 @@ def codec_config(upstream: Mapping[str, Any]) -> EncodecConfig:
         frame_rate /= ratio
     bits = (upstream["bins"] - 1).bit_length()
     return EncodecConfig(
-        target_bandwidths=[upstream["n_q"] * bits * frame_rate / 1000],
+        # The half lies between so many quantisers and one more: the number is found by rounding down.
+        target_bandwidths=[(upstream["n_q"] + 0.5) * bits * frame_rate / 1000],
         sampling_rate=upstream["sample_rate"],
         audio_channels=1,
         normalize=False,

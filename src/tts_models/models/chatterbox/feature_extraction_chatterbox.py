@@ -19,7 +19,7 @@ import torch
 
 from ...audio.mel import mel_filters
 from ...audio.mel_features import MelFeatureExtractor
-from ...audio.trimming import LEAST_POWER, voice_bounds
+from ...audio.trimming import voice_bounds
 
 
 class ChatterboxFeatureExtractor(MelFeatureExtractor):
@@ -37,6 +37,8 @@ class ChatterboxFeatureExtractor(MelFeatureExtractor):
         trim_decibels (`float`, *optional*, defaults to 20.0): What is so much quieter than the loudest part counts as
             silence; `None` cuts nothing.
     """
+
+    refuses_silence = True
 
     def __init__(
         self,
@@ -59,17 +61,6 @@ class ChatterboxFeatureExtractor(MelFeatureExtractor):
     def min_samples(self) -> int:
         """The shortest recording: its edges are reflected by half a window."""
         return self.fft_length // 2 + 1
-
-    def check_recording(self, recording: Any, name: str = "raw_audio") -> torch.Tensor:
-        """A recording as float32 `(samples,)`.
-
-        Raises:
-            ValueError: it is too short, silent, not mono, or holds NaN or infinite samples.
-        """
-        samples = super().check_recording(recording, name)
-        if float(samples.double().square().mean()) <= LEAST_POWER:
-            raise ValueError(f"`{name}` is silent: there is no voice in it.")
-        return samples
 
     def frames_of(self, samples: torch.Tensor) -> torch.Tensor:
         """Mel frames `(frames, feature_size)` of a recording `(samples,)`, silence at its ends cut."""

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from ...acceleration.decoder_step import DecoderStep, RunLayer, layer_step
 from ...acceleration.kv_cache import LayerCache
 from ...acceleration.lockstep import LockstepDecoder
-from ...acceleration.projections import Projection, is_plain, project_as_is, project_int8, project_joined
+from ...acceleration.projections import Projection, is_unwrapped, project_as_is, project_int8, project_joined
 from .decoding_metavoice_first_stage import FirstStageBatch, Guidance
 
 
@@ -114,8 +114,8 @@ def _check(first_stage: "MetaVoiceFirstStageForCausalLM", options: FastStepOptio
         raise ValueError("Fast steps need the whole first stage on one device, without offloading.")
     layers = first_stage.model.layers
     linear = [module for name, module in layers.named_modules() if name.endswith("_proj")]
-    if options is not None and options.has_fixed_shapes and not all(map(is_plain, linear)):
-        raise ValueError("Compilation and CUDA graphs need plain linear layers: merge the adapters first.")
+    if options is not None and options.has_fixed_shapes and not all(map(is_unwrapped, linear)):
+        raise ValueError("Compilation and CUDA graphs need unwrapped linear layers: merge the adapters first.")
 
 
 def weights_fingerprint(first_stage: "MetaVoiceFirstStageForCausalLM") -> tuple:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from ...audio.mel import mel_filters
 from ...audio.mel_features import MelFeatureExtractor
-from ...audio.trimming import LEAST_POWER, voice_bounds
+from ...audio.trimming import voice_bounds
 
 
 class MetaVoiceFeatureExtractor(MelFeatureExtractor):
@@ -42,6 +42,8 @@ class MetaVoiceFeatureExtractor(MelFeatureExtractor):
         trim_decibels (`float`, *optional*, defaults to 20.0): What is so much quieter than the loudest part counts as
             silence; `None` cuts nothing.
     """
+
+    refuses_silence = True
 
     def __init__(
         self,
@@ -73,17 +75,6 @@ class MetaVoiceFeatureExtractor(MelFeatureExtractor):
     def frame_step(self) -> int:
         """Frames between the starts of two windows."""
         return round(self.sampling_rate / self.windows_per_second / self.hop_length)
-
-    def check_recording(self, recording: Any, name: str = "raw_audio") -> torch.Tensor:
-        """A recording as float32 `(samples,)`.
-
-        Raises:
-            ValueError: it is too short, silent, not mono, or holds NaN or infinite samples.
-        """
-        samples = super().check_recording(recording, name)
-        if float(samples.double().square().mean()) <= LEAST_POWER:
-            raise ValueError(f"`{name}` is silent: there is no voice in it.")
-        return samples
 
     def window_starts(self, samples: int) -> list[int]:
         """First mel frame of every window of a recording of `samples` samples; the last may reach beyond its end."""

@@ -14,19 +14,14 @@
 """A voice prepared once: the speaker vector of one or several reference recordings."""
 
 from dataclasses import dataclass
-from os import PathLike
 
 import torch
 
-from ...files import write_tensors
-from ...speech_inputs import read_voice_file
-
-
-_FORMAT = "tts_models.metavoice.voice"
+from ...prepared_voice import PreparedVoice
 
 
 @dataclass
-class MetaVoiceVoice:
+class MetaVoiceVoice(PreparedVoice):
     """
     A voice, as [`MetaVoiceProcessor.prepare_voice`] makes it.
 
@@ -38,6 +33,8 @@ class MetaVoiceVoice:
         ValueError: the vector has several axes, is empty, zero or not finite.
     """
 
+    file_format = "tts_models.metavoice.voice"
+
     speaker_embedding: torch.Tensor
 
     def __post_init__(self) -> None:
@@ -46,23 +43,6 @@ class MetaVoiceVoice:
             raise ValueError(f"`speaker_embedding` must have one axis and not be empty; got {tuple(vector.shape)}.")
         if not bool(vector.isfinite().all()) or not bool(vector.any()):
             raise ValueError("`speaker_embedding` must be finite and not zero: zero means no speaker.")
-
-    def save(self, path: str | PathLike) -> None:
-        """Write the voice to one safetensors file."""
-        write_tensors(path, {"speaker_embedding": self.speaker_embedding.float()}, {"format": _FORMAT})
-
-    @classmethod
-    def load(cls, path: str | PathLike) -> "MetaVoiceVoice":
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file holds something else.
-        """
-        tensors, _ = read_voice_file(path, _FORMAT)
-        if set(tensors) != {"speaker_embedding"}:
-            raise ValueError(f"`path` {str(path)!r} must hold `speaker_embedding`; it holds {sorted(tensors)}.")
-        return cls(**tensors)
 
 
 __all__ = ["MetaVoiceVoice"]
