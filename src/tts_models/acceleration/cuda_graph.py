@@ -29,7 +29,8 @@ class CapturedCall:
             for _ in range(_WARM_UP_CALLS):
                 function()
         torch.cuda.current_stream(device).wait_stream(stream)
-        with torch.cuda.device(device), torch.cuda.graph(self.graph):
+        # What other threads do meanwhile, such as handing out earlier sound, is no part of the recording.
+        with torch.cuda.device(device), torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             function()
 
     def __call__(self) -> None:

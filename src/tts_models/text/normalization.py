@@ -109,7 +109,8 @@ def _with_count(match: re.Match) -> str:
 
 
 def _normalize_plainly(text: str, language: str) -> str:
-    _warn_of_plain_rules()
+    if any(character.isdigit() for character in text):
+        _warn_of_plain_rules()
     return spell_out_numbers(text) if language == "en" else spell_out_chinese_numbers(text.translate(_FULL_WIDTH))
 
 

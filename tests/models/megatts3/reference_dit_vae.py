@@ -119,7 +119,7 @@ def make_vae(case: ReferenceCase) -> MegaTTS3VAEModel:
 
 @reference_runner("megatts3", kinds=("wavvae_*",), needs=("inputs.latent", "outputs.wav", "outputs.upsampled"))
 def run_vae(case: ReferenceCase) -> Iterator[Check]:
-    """Latents to the waveform; the waveform to mean, variance and a sample with the recorded noise."""
+    """Latents to the waveform, and back where there is an encoder."""
     model = make_vae(case)
     latents = case.input("latent")
     yield close(case, "upsampled", model.decoder.upsample_latents(latents), axis=1)
@@ -129,7 +129,12 @@ def run_vae(case: ReferenceCase) -> Iterator[Check]:
     tail = model.decode(latents, first_latent=start).audio_values[:, None]
     expected = case.output("wav")[..., start * model.config.hop_length :]
     yield compare("wav (end)", tail, expected, case.tolerance("atol"))
+    if model.encoder is not None and case.holds("inputs.wav"):
+        yield from check_encoder(case, model)
 
+
+def check_encoder(case: ReferenceCase, model: MegaTTS3VAEModel) -> Iterator[Check]:
+    """The waveform to mean, variance and a sample with the recorded noise."""
     waveform = case.input("wav")
     lengths = torch.full((len(waveform),), waveform.shape[1], device=case.device)
     yield close(case, "encoder_states", model.encoder_states(waveform, lengths), axis=1)
