@@ -218,3 +218,22 @@ def test_threads(
 def test_no_threads(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert speak(checkpoint, "Good morning.", "-o", tmp_path / "out.wav", "--threads", 0) == 2
     assert "`--threads` 0" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_options_reach_the_model(checkpoint: Path, tmp_path: Path) -> None:
+    """`trim_start_samples` is an argument of Maya1's own."""
+    assert speak(checkpoint, "Good morning.", "-o", tmp_path / "whole.wav") == 0
+    assert speak(checkpoint, "Good morning.", "-o", tmp_path / "cut.wav", "--option", "trim_start_samples=100") == 0
+    whole, cut = (soundfile.read(tmp_path / f"{name}.wav")[0] for name in ("whole", "cut"))
+    np.testing.assert_array_equal(cut, whole[100:])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("steps", "NAME=VALUE"), ("two words=1", "NAME=VALUE"), ("unknown=1", "unknown"), ("noise_scale=-1", "-1")],
+)
+def test_bad_option(
+    option: str, message: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert speak(checkpoint, "Good morning.", "-o", tmp_path / "out.wav", "--option", option) == 2
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())

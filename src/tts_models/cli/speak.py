@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -102,6 +103,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--threads", type=int, help="CPU threads (default: 1 for small models, else torch's choice)")
     options = parser.add_argument_group("generation", "what is not given stays at the checkpoint's own default")
     options.add_argument("--greedy", action="store_true", help="always take the most likely token")
+    options.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other argument of the model's generate",
+    )
     for name, (kind, text) in GENERATION_OPTIONS.items():
         options.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
 
@@ -116,7 +124,19 @@ def generation_options(args: argparse.Namespace) -> dict[str, Any]:
     for name, value in given.items():
         if not _ALLOWED[name](value):
             raise UsageError(f"`--{name.replace('_', '-')}` {value} is not allowed: {GENERATION_OPTIONS[name][1]}.")
+    given |= dict(map(_named_value, args.option))
     return {**given, "do_sample": False} if args.greedy else given
+
+
+def _named_value(text: str) -> tuple[str, Any]:
+    """`NAME=VALUE` as a name and what the value means in JSON, a string where it means nothing."""
+    name, sign, value = text.partition("=")
+    if not sign or not name.isidentifier():
+        raise UsageError(f"`--option` {text!r} is not allowed: NAME=VALUE, as in num_inference_steps=10.")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
 
 
 def check_output(output: str) -> Path | None:
@@ -156,9 +176,17 @@ def prepare_inputs(
 def spoken_pieces(
     model: "PreTrainedModel", inputs: Any, options: dict[str, Any], timing: SpeechTiming
 ) -> "Iterator[np.ndarray]":
-    """Yields float32 samples (n,) as they are generated, and keeps `timing`."""
+    """Yields float32 samples (n,) as they are generated, and keeps `timing`.
+
+    Raises:
+        UsageError: the model refuses an option.
+    """
     start = time.perf_counter()
-    for chunk in model.generate_stream(**inputs, **options):
+    try:
+        chunks = model.generate_stream(**inputs, **options)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for chunk in chunks:
         length = int(chunk.audio_lengths[0])
         timing.sampling_rate = chunk.sampling_rate
         if length:
