@@ -43,7 +43,12 @@ from tts_models.models.metavoice import MetaVoiceFirstStageConfig, MetaVoiceFirs
 from tts_models.models.metavoice.decoding_metavoice_first_stage import FirstStageDecoding, first_stage_processors
 
 
-MODES: dict[str, dict[str, Any] | None] = {"plain": None, "fast steps": {}, "int8": {"int8": True}}
+MODES: dict[str, dict[str, Any] | None] = {
+    "plain": None,
+    "fast steps": {},
+    "packed": {"pack_weights": True},
+    "int8": {"int8": True},
+}
 
 
 def build_model(options: argparse.Namespace) -> MetaVoiceFirstStageForCausalLM:

@@ -9,11 +9,13 @@ from tts_models.acceleration.projections import (
     ColumnsProjection,
     Int8Projection,
     ModulesProjection,
+    PackedProjection,
     RowsProjection,
     is_plain,
     project_as_is,
     project_int8,
     project_joined,
+    project_packed,
 )
 
 
@@ -74,6 +76,17 @@ def test_what_cannot_be_quantised_is_refused() -> None:
         project_int8(nn.Identity())
     with pytest.raises(ValueError, match="bias"):
         project_int8(nn.Linear(4, 4), nn.Linear(4, 4, bias=False))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_packed_layers(rows: int) -> None:
+    modules, states = layers(), torch.randn(rows, 3, 24)
+    expected = torch.cat([module(states) for module in modules], dim=-1)
+    projection = project_packed(*modules)
+    assert type(projection) is (PackedProjection if torch.backends.mkldnn.is_available() else ModulesProjection)
+    assert_close(projection(states), expected, 1e-5)
+    assert type(project_packed(*layers(bias=True))) is ModulesProjection
 
 
 @torch.no_grad()

@@ -23,7 +23,14 @@ from torch.nn import functional as F
 from ...acceleration.decoder_step import DecoderStep, RunLayer, layer_step
 from ...acceleration.kv_cache import LayerCache
 from ...acceleration.lockstep import LockstepDecoder
-from ...acceleration.projections import Projection, is_unwrapped, project_as_is, project_int8, project_joined
+from ...acceleration.projections import (
+    Projection,
+    is_unwrapped,
+    project_as_is,
+    project_int8,
+    project_joined,
+    project_packed,
+)
 from .decoding_metavoice_first_stage import FirstStageBatch, Guidance
 
 
@@ -60,16 +67,19 @@ class FastStepOptions:
     How the steps after the prompt run; see [`~MetaVoiceFirstStageForCausalLM.enable_fast_steps`].
 
     Raises:
-        ValueError: `int8` together with compilation or CUDA graphs.
+        ValueError: `int8` or `pack_weights` together with compilation or CUDA graphs, or with each other.
     """
 
     int8: bool = False
     use_compile: bool = False
     use_cuda_graphs: bool = False
+    pack_weights: bool = False
 
     def __post_init__(self) -> None:
         if self.int8 and self.has_fixed_shapes:
             raise ValueError("`int8` runs on the CPU as it is: it goes with neither compilation nor CUDA graphs.")
+        if self.pack_weights and (self.int8 or self.has_fixed_shapes):
+            raise ValueError("`pack_weights` is for float32 on the CPU: it goes with no other option.")
 
     @property
     def has_fixed_shapes(self) -> bool:
@@ -96,10 +106,11 @@ class FastSteps:
         self.run_layer = torch.compile(layer_step, fullgraph=True, dynamic=False) if is_compiled else layer_step
         project = project_as_is
         if options is not None:
-            project = project_int8 if options.int8 else project_joined
+            project = project_int8 if options.int8 else project_packed if options.pack_weights else project_joined
         self.step = PositionedStep(first_stage.model, project)
         # The head shares its weight with the table of tokens, which must keep its layout.
-        self.head: Projection = project_int8(first_stage.lm_head) if project is project_int8 else first_stage.lm_head
+        has_copies = project in (project_int8, project_packed)
+        self.head: Projection = project(first_stage.lm_head) if has_copies else first_stage.lm_head
         self.fingerprint = weights_fingerprint(first_stage)
         self.programs: list[StepProgram] = []
 
@@ -108,8 +119,9 @@ def _check(first_stage: "MetaVoiceFirstStageForCausalLM", options: FastStepOptio
     device = first_stage.device.type
     if options is not None and options.use_cuda_graphs and device != "cuda":
         raise ValueError(f"`use_cuda_graphs` needs the model on a CUDA device; it is on {device!r}.")
-    if options is not None and options.int8 and device != "cpu":
-        raise ValueError(f"`int8` needs the model on the CPU; it is on {device!r}.")
+    for name in ("int8", "pack_weights"):
+        if options is not None and getattr(options, name) and device != "cpu":
+            raise ValueError(f"`{name}` needs the model on the CPU; it is on {device!r}.")
     if options is not None and not is_in_one_place(first_stage):
         raise ValueError("Fast steps need the whole first stage on one device, without offloading.")
     layers = first_stage.model.layers

@@ -112,10 +112,14 @@ class MetaVoiceForConditionalGeneration(MetaVoicePreTrainedModel, MetaVoiceGener
         self.first_stage.set_output_embeddings(new_embeddings)
 
     def enable_fast_steps(
-        self, int8: bool = False, use_compile: bool = False, use_cuda_graphs: bool | None = None
+        self,
+        int8: bool = False,
+        use_compile: bool = False,
+        use_cuda_graphs: bool | None = None,
+        pack_weights: bool = False,
     ) -> "MetaVoiceForConditionalGeneration":
         """See [`~MetaVoiceFirstStageForCausalLM.enable_fast_steps`]."""
-        self.first_stage.enable_fast_steps(int8, use_compile, use_cuda_graphs)
+        self.first_stage.enable_fast_steps(int8, use_compile, use_cuda_graphs, pack_weights)
         return self
 
     def disable_fast_steps(self) -> "MetaVoiceForConditionalGeneration":
