@@ -27,6 +27,7 @@ from transformers.models.llama.modeling_llama import eager_attention_forward
 from transformers.utils import ModelOutput, can_return_tuple
 
 from ...audio.speaker_windows import SpeakerWindowsMixin
+from ...language_model_part import LanguageModelEmbeddingsMixin
 from ...loading import CompleteCheckpointMixin
 from ..s3gen import S3GenModel
 from .configuration_chatterbox import ChatterboxConfig, ChatterboxT3Config, ChatterboxVoiceEncoderConfig
@@ -109,7 +110,9 @@ class ChatterboxPreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
 
 
 # trf-ignore: TRF057
-class ChatterboxForConditionalGeneration(ChatterboxPreTrainedModel, ChatterboxGenerationMixin):
+class ChatterboxForConditionalGeneration(
+    LanguageModelEmbeddingsMixin, ChatterboxPreTrainedModel, ChatterboxGenerationMixin
+):
     """
     The Chatterbox text-to-speech model: `t3` writes the speech tokens that `s3gen` makes audible; `voice_encoder`,
     with parts of `s3gen`, turns a recording into a voice. [`~ChatterboxGenerationMixin.generate`] speaks,
@@ -118,6 +121,8 @@ class ChatterboxForConditionalGeneration(ChatterboxPreTrainedModel, ChatterboxGe
 
     `voice_encoder` and `s3gen` are frozen.
     """
+
+    language_model_name = "t3"
 
     def __init__(self, config: ChatterboxConfig) -> None:
         super().__init__(config)
@@ -150,18 +155,6 @@ class ChatterboxForConditionalGeneration(ChatterboxPreTrainedModel, ChatterboxGe
         for part in (self.voice_encoder, self.s3gen):
             part.eval()
         return self
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.t3.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.t3.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.t3.get_output_embeddings()
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.t3.set_output_embeddings(new_embeddings)
 
     # trf-ignore: TRF057
     @can_return_tuple

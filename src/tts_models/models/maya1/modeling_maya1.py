@@ -21,6 +21,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 
+from ...language_model_part import LanguageModelEmbeddingsMixin
 from ...loading import CompleteCheckpointMixin
 from ..snac import SnacModel
 from .configuration_maya1 import Maya1Config
@@ -50,7 +51,7 @@ class Maya1PreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
 
 
 # trf-ignore: TRF057
-class Maya1ForConditionalGeneration(Maya1PreTrainedModel, Maya1GenerationMixin):
+class Maya1ForConditionalGeneration(LanguageModelEmbeddingsMixin, Maya1PreTrainedModel, Maya1GenerationMixin):
     """
     The Maya1 text-to-speech model: `language_model` (`LlamaForCausalLM`) writes the codes of `codec_model`
     (`SnacModel`). [`~Maya1GenerationMixin.generate`] speaks, [`~Maya1GenerationMixin.generate_stream`] speaks while it
@@ -58,6 +59,8 @@ class Maya1ForConditionalGeneration(Maya1PreTrainedModel, Maya1GenerationMixin):
 
     The codec is frozen: only the language model trains.
     """
+
+    language_model_name = "language_model"
 
     def __init__(self, config: Maya1Config) -> None:
         super().__init__(config)
@@ -79,18 +82,6 @@ class Maya1ForConditionalGeneration(Maya1PreTrainedModel, Maya1GenerationMixin):
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.codec_model.requires_grad_(False)
         return loaded
-
-    def get_input_embeddings(self) -> torch.nn.Module:
-        return self.language_model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: torch.nn.Module) -> None:
-        self.language_model.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> torch.nn.Module:
-        return self.language_model.get_output_embeddings()
-
-    def set_output_embeddings(self, new_embeddings: torch.nn.Module) -> None:
-        self.language_model.set_output_embeddings(new_embeddings)
 
     # trf-ignore: TRF057
     @can_return_tuple

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import Qwen2ForCausalLM
 from transformers.utils import ModelOutput, can_return_tuple
 
 from ...acceleration.programs import KeptPrograms
+from ...language_model_part import LanguageModelEmbeddingsMixin
 from .configuration_megatts3 import MegaTTS3Config
 from .generation_megatts3 import MegaTTS3GenerationMixin
 from .modeling_megatts3_aligner import MegaTTS3AlignerForConditionalGeneration
@@ -71,7 +71,7 @@ class MegaTTS3Output(ModelOutput):
 
 
 # trf-ignore: TRF057
-class MegaTTS3ForConditionalGeneration(MegaTTS3PreTrainedModel, MegaTTS3GenerationMixin):
+class MegaTTS3ForConditionalGeneration(LanguageModelEmbeddingsMixin, MegaTTS3PreTrainedModel, MegaTTS3GenerationMixin):
     """
     The MegaTTS3 text-to-speech model. `aligner` finds the phones of a reference, `g2p` (a `Qwen2ForCausalLM`) writes
     those of a text, `duration` gives them lengths, `transformer` makes latents of them in the voice of the reference,
@@ -80,6 +80,8 @@ class MegaTTS3ForConditionalGeneration(MegaTTS3PreTrainedModel, MegaTTS3Generati
 
     `vae` is frozen. Whether it can encode depends on the checkpoint: see [`MegaTTS3VAEModel`].
     """
+
+    language_model_name = "g2p"
 
     # Durations and times are rounded to frames, and half the bits of a waveform can be heard.
     _keep_in_fp32_modules_strict = ["aligner", "duration", "vae"]
@@ -133,18 +135,6 @@ class MegaTTS3ForConditionalGeneration(MegaTTS3PreTrainedModel, MegaTTS3Generati
                 part.use_cuda_graphs(None)
         self._g2p_programs = KeptPrograms(G2P_BUCKET) if enabled else None
         return self
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.g2p.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.g2p.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.g2p.get_output_embeddings()
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.g2p.set_output_embeddings(new_embeddings)
 
     # trf-ignore: TRF057
     @can_return_tuple

@@ -22,6 +22,7 @@ from transformers import EncodecModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
+from ...language_model_part import LanguageModelEmbeddingsMixin
 from ..deepfilternet import DeepFilterNetModel
 from .configuration_metavoice import MetaVoiceConfig
 from .generation_metavoice import MetaVoiceGenerationMixin
@@ -36,7 +37,9 @@ _UNQUANTIZED = (*_FROZEN, "first_stage.lm_head", "first_stage.model.speaker_proj
 
 
 # trf-ignore: TRF057
-class MetaVoiceForConditionalGeneration(MetaVoicePreTrainedModel, MetaVoiceGenerationMixin):
+class MetaVoiceForConditionalGeneration(
+    LanguageModelEmbeddingsMixin, MetaVoicePreTrainedModel, MetaVoiceGenerationMixin
+):
     """
     The MetaVoice text-to-speech model: `first_stage` writes two codes a frame from text and a speaker vector,
     `second_stage` fills in the other six, `codec_model` (EnCodec) makes sound of them. `speaker_encoder` turns a
@@ -46,6 +49,8 @@ class MetaVoiceForConditionalGeneration(MetaVoicePreTrainedModel, MetaVoiceGener
 
     All parts but the first stage are frozen, and stay in float32.
     """
+
+    language_model_name = "first_stage"
 
     # The first stage picks ids in any precision; what hears and makes sound loses audible detail in half the bits.
     _keep_in_fp32_modules_strict = list(_FROZEN)
@@ -98,18 +103,6 @@ class MetaVoiceForConditionalGeneration(MetaVoicePreTrainedModel, MetaVoiceGener
         for part in self._frozen_parts():
             part.eval()
         return self
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.first_stage.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.first_stage.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.first_stage.get_output_embeddings()
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.first_stage.set_output_embeddings(new_embeddings)
 
     def enable_fast_steps(
         self,

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from transformers import Cache, PreTrainedModel, Qwen3Model
 from transformers.utils import ModelOutput, can_return_tuple
 
+from ...language_model_part import LanguageModelEmbeddingsMixin
 from ...loading import CompleteCheckpointMixin
 from ..qwen3_tts_tokenizer import Qwen3TTSTokenizerModel
 from .acceleration_qwen3_tts import restore_layout
@@ -85,7 +86,7 @@ class Qwen3TTSPreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
 
 
 # trf-ignore: TRF057
-class Qwen3TTSForConditionalGeneration(Qwen3TTSPreTrainedModel, Qwen3TTSGenerationMixin):
+class Qwen3TTSForConditionalGeneration(LanguageModelEmbeddingsMixin, Qwen3TTSPreTrainedModel, Qwen3TTSGenerationMixin):
     """
     The Qwen3-TTS text-to-speech model: `talker` (with its `code_predictor`) writes the codes of `speech_tokenizer`;
     `speaker_encoder`, where there is one, turns a recording into a voice. [`~Qwen3TTSGenerationMixin.generate`]
@@ -94,6 +95,8 @@ class Qwen3TTSForConditionalGeneration(Qwen3TTSPreTrainedModel, Qwen3TTSGenerati
 
     The codec and the speaker encoder are frozen. A released folder, with the codec in a sub-folder, loads as it is.
     """
+
+    language_model_name = "talker"
 
     def __init__(self, config: Qwen3TTSConfig) -> None:
         super().__init__(config)
@@ -151,18 +154,6 @@ class Qwen3TTSForConditionalGeneration(Qwen3TTSPreTrainedModel, Qwen3TTSGenerati
         """Speak through `codec` from now on, and save it with the model."""
         self.config.update({"speech_tokenizer_config": codec.config})
         self.speech_tokenizer = codec.to(self.device).requires_grad_(False).eval()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.talker.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.talker.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.talker.get_output_embeddings()
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.talker.set_output_embeddings(new_embeddings)
 
     # trf-ignore: TRF057
     @can_return_tuple
