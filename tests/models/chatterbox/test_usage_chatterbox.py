@@ -1,18 +1,17 @@
 """The examples of Chatterbox' page, and the command line, on a tiny checkpoint."""
 
-import re
 from pathlib import Path
 
 import pytest
 import soundfile
 
+from tests.common.page_examples import page_examples, run_example
 from tests.models.chatterbox.tester import Tester, recording
 from tts_models.audio import save_audio
 from tts_models.cli.main import main
 
 
-PAGE = Path(__file__).parents[3] / "docs/source/model_doc/chatterbox.md"
-EXAMPLES = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+EXAMPLES = page_examples("chatterbox")
 
 
 @pytest.fixture
@@ -29,9 +28,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_example_of_the_page_runs(number: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    exec(compile(EXAMPLES[number], "example", "exec"), {"__name__": "__main__"})
-    written = set(re.findall(r"\w+\.wav", EXAMPLES[number])) - {"reference.wav"}
-    assert all(soundfile.info(folder / name).frames for name in written)
+    run_example(EXAMPLES[number])
 
 
 @pytest.mark.parametrize("options", [["--voice", "reference.wav", "--language", "en"], []])

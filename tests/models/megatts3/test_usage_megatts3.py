@@ -1,19 +1,18 @@
 """The examples of MegaTTS3's page, and the command line, on a tiny checkpoint."""
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from tests.common.page_examples import page_examples, run_example
 from tests.models.megatts3.tester import Tester, latents_for, recording
 from tts_models.audio import save_audio
 from tts_models.cli.main import main
 
 
-PAGE = Path(__file__).parents[3] / "docs/source/model_doc/megatts3.md"
-EXAMPLES = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+EXAMPLES = page_examples("megatts3")
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_example_of_the_page_runs(number: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    exec(compile(EXAMPLES[number], "example", "exec"), {"__name__": "__main__"})
-    written = set(re.findall(r"\w+\.wav", EXAMPLES[number])) - {"reference.wav"}
-    assert all(soundfile.info(folder / name).frames for name in written)
+    run_example(EXAMPLES[number])
 
 
 @pytest.mark.parametrize("options", [["--voice", "reference.wav,reference.npy", "--language", "en"], []])

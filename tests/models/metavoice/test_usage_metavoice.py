@@ -1,19 +1,18 @@
 """The examples of MetaVoice's page, and the command line, on a tiny checkpoint."""
 
-import re
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 
+from tests.common.page_examples import page_examples, run_example
 from tests.models.metavoice.tester import FRAME, RATE, Tester, recording
 from tts_models.audio import save_audio
 from tts_models.cli.main import main
 
 
-PAGE = Path(__file__).parents[3] / "docs/source/model_doc/metavoice.md"
-EXAMPLES = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+EXAMPLES = page_examples("metavoice")
 
 
 @pytest.fixture
@@ -33,9 +32,7 @@ def test_example_of_the_page_runs(number: int, folder: Path, monkeypatch: pytest
     if "torchao" in EXAMPLES[number]:
         pytest.importorskip("torchao")
     monkeypatch.chdir(folder)
-    exec(compile(EXAMPLES[number], "example", "exec"), {"__name__": "__main__"})
-    written = set(re.findall(r"\w+\.wav", EXAMPLES[number])) - {"reference.wav", "another.wav"}
-    assert all(soundfile.info(folder / name).frames for name in written)
+    run_example(EXAMPLES[number])
 
 
 @pytest.mark.parametrize("options", [["--voice", "reference.wav"], ["--voice", "friend.safetensors"], []])

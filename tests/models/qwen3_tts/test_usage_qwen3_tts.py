@@ -1,19 +1,18 @@
 """The examples of Qwen3-TTS' page, and the command line, on tiny checkpoints."""
 
-import re
 from pathlib import Path
 
 import pytest
 import soundfile
 
+from tests.common.page_examples import page_examples, run_example
 from tests.models.maya1.tester import Tester as Maya1Tester
 from tests.models.qwen3_tts.tester import RATE, Tester, recording
 from tts_models.audio import save_audio
 from tts_models.cli.main import main
 
 
-PAGE = Path(__file__).parents[3] / "docs/source/model_doc/qwen3_tts.md"
-EXAMPLES = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+EXAMPLES = page_examples("qwen3_tts")
 
 
 @pytest.fixture
@@ -38,9 +37,7 @@ def test_example_of_the_page_runs(number: int, folders: Path, monkeypatch: pytes
     ):
         code = code.replace(f"Qwen/Qwen3-TTS-12Hz-{released}", kind)
     monkeypatch.chdir(folders)
-    exec(compile(code, "example", "exec"), {"__name__": "__main__"})
-    written = set(re.findall(r"\w+\.wav", code)) - {"reference.wav"}
-    assert all(soundfile.info(folders / name).frames for name in written)
+    run_example(code)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The examples of S3Gen's page, and those of the draft it follows, on a tiny converted checkpoint."""
 
-import re
 import sys
 import types
 from pathlib import Path
@@ -10,14 +9,14 @@ import pytest
 import soundfile
 import torch
 
+from tests.common.page_examples import page_examples, run_example
 from tests.conversion.test_convert_s3gen import released_state
 from tests.models.s3gen.tester import recording
 from tts_models import S3GenProcessor
 from tts_models.audio import load_audio, save_audio
 
 
-PAGE = Path(__file__).parents[3] / "docs/source/model_doc/s3gen.md"
-EXAMPLES = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+EXAMPLES = page_examples("s3gen")
 # As the draft of the model's page in `transformers` has them, with our package's name.
 DRAFT = """
 from tts_models import S3GenModel
@@ -83,10 +82,7 @@ def folder(checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_example_of_the_page_runs(number: int, folder: Path) -> None:
-    code = EXAMPLES[number]
-    exec(compile(code, "example", "exec"), {"__name__": "__main__"})
-    written = set(re.findall(r"\w+\.wav", code)) - {"reference.wav", "source.wav"}
-    assert all(soundfile.info(name).frames for name in written)
+    run_example(EXAMPLES[number])
 
 
 def test_examples_of_the_draft_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
