@@ -24,7 +24,7 @@ from tts_models.models.snac.configuration_snac import SnacConfig
 from tts_models.models.snac.feature_extraction_snac import SnacFeatureExtractor
 from tts_models.models.snac.modeling_snac import SnacModel
 from tts_models.training.audio_dataset import AudioCropDataset, find_audio_files
-from tts_models.training.codec import CodebookRefresher, SpectrogramPretraining, WaveformTraining
+from tts_models.training.codec import CodebookRefresher, SpectrogramPretraining, WaveformTraining, widen_decoder
 from tts_models.training.discriminators import WaveformDiscriminator
 from tts_models.training.muon import MuonAdamW
 
@@ -38,8 +38,8 @@ def parse_args() -> argparse.Namespace:
         "--config",
         type=json.loads,
         default={},
-        help="JSON of SnacConfig arguments for a new codec; with --model, changes to its configuration, such as more "
-        "levels of codes (what is new starts at random)",
+        help="JSON of SnacConfig arguments for a new codec; with --model, changes to its configuration: more levels "
+        "of codes (what is new starts at random), or a wider decoder (which starts out decoding as before)",
     )
     parser.add_argument("--phase", choices=("joint", "spectrogram", "waveform"), default="joint")
     parser.add_argument("--steps", type=int, default=12000)
@@ -61,8 +61,8 @@ def make_model(args: argparse.Namespace) -> SnacModel:
     if args.model is None:
         return SnacModel(SnacConfig(**args.config))
     known = SnacModel.from_pretrained(args.model)
-    if not args.config:
-        return known
+    if args.config.get("decoder_hidden_size", 0) > known.config.decoder_hidden_size:
+        known = widen_decoder(known, args.config["decoder_hidden_size"])
     model = SnacModel(SnacConfig(**known.config.to_dict() | args.config))
     model.load_state_dict(known.state_dict(), strict=False)
     return model

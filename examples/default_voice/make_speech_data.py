@@ -107,25 +107,34 @@ def main() -> None:
     parser.add_argument("--lexicon", type=Path, required=True, help="made by make_lexicon.py")
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="folder with data.noun …")
     parser.add_argument("--sentences", type=int, default=11050)
+    parser.add_argument("--first", type=int, default=0, help="leave out so many sentences: they are known already")
+    parser.add_argument("--female_share", type=float, help="of sentences for the female voice; default: about half")
     parser.add_argument("--shortest", type=int, default=12, help="characters")
     parser.add_argument("--longest", type=int, default=60, help="characters")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    sentences = select_sentences(args.wordnet, args.sentences, args.shortest, args.longest, args.seed)
+    count = args.first + args.sentences
+    sentences = select_sentences(args.wordnet, count, args.shortest, args.longest, args.seed)[args.first :]
     lexicon = PronunciationLexicon.from_file(args.lexicon)
-    names = [f"audio/{number:05d}.wav" for number in range(len(sentences))]
+    names = [f"audio/{args.first + number:05d}.wav" for number in range(len(sentences))]
     (args.output / "audio").mkdir(parents=True, exist_ok=True)
-    rng = random.Random(args.seed + 1)
-    speakers = [(rng.choice(sorted(VOICES)), rng.randrange(DESCRIPTION_STYLES)) for _ in sentences]
+    rng = random.Random(args.seed + args.first + 1)
+
+    def draw_voice() -> str:
+        if args.female_share is None:
+            return rng.choice(sorted(VOICES))
+        return "slt" if rng.random() < args.female_share else "rms"
+
+    speakers = [(draw_voice(), rng.randrange(DESCRIPTION_STYLES)) for _ in sentences]
     paths = [args.output / name for name in names]
     with ProcessPoolExecutor(args.workers) as pool:
         spoken = list(pool.map(speak, sentences, [voice for voice, _ in speakers], paths, chunksize=16))
     metadata, ends = [], []
     for number, (voice, style) in enumerate(speakers):
         text, times = spell_as_spoken(sentences[number], spoken[number], lexicon)
-        metadata.append((names[number], text, describe(voice, style, random.Random(number))))
+        metadata.append((names[number], text, describe(voice, style, random.Random(args.first + number))))
         ends.append((names[number], " ".join(f"{time:.3f}" for time in times)))
     write_table(args.output / "metadata.csv", metadata)
     write_table(args.output / "phoneme_ends.csv", ends)

@@ -39,7 +39,8 @@ def main() -> None:
     model = Maya1ForConditionalGeneration.from_pretrained(args.model)
     codec = SnacModel.from_pretrained(args.codec)
     check_same_codes(model, codec)
-    model.codec_model.load_state_dict(codec.state_dict())
+    # Its decoder may have been widened since.
+    model.codec_model, model.config.codec_config = codec, codec.config
     model.generation_config.update(**GENERATION)
     model.save_pretrained(args.output)
     Maya1Processor.from_pretrained(args.model).save_pretrained(args.output)

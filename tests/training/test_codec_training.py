@@ -7,12 +7,12 @@ import torch
 from tts_models.audio import save_audio
 from tts_models.models.snac import SnacConfig, SnacModel
 from tts_models.training.audio_dataset import AudioCropDataset, find_audio_files, read_metadata
-from tts_models.training.codec import CodebookRefresher, SpectrogramPretraining, WaveformTraining
+from tts_models.training.codec import CodebookRefresher, SpectrogramPretraining, WaveformTraining, widen_decoder
 from tts_models.training.discriminators import WaveformDiscriminator
 from tts_models.training.spectral_losses import LogMelSpectrogram, MultiScaleSpectralLoss, waveform_loss
 
 
-def tiny_codec() -> SnacModel:
+def tiny_codec(**options) -> SnacModel:
     config = SnacConfig(
         sampling_rate=16000,
         encoder_hidden_size=4,
@@ -20,6 +20,7 @@ def tiny_codec() -> SnacModel:
         decoder_hidden_size=32,
         codebook_size=16,
         vq_strides=[2, 1],
+        **options,
     )
     return SnacModel(config)
 
@@ -63,6 +64,30 @@ def test_spectrogram_pretraining_learns() -> None:
         losses.append(loss.item())
     assert losses[9] < 0.8 * losses[0]
     assert all(p.grad is None for p in network.model.decoder.parameters())
+
+
+@pytest.mark.parametrize("options", [{}, {"depthwise": False, "use_noise": False}])
+def test_wider_decoder_decodes_as_before_and_learns(options: dict) -> None:
+    model = tiny_codec(**options)
+    wider = widen_decoder(model, 64)
+    codes = model.encode(tones()).audio_codes
+    assert all(torch.equal(one, other) for one, other in zip(codes, wider.encode(tones()).audio_codes, strict=True))
+    before, after = (
+        each.decode(codes, generator=torch.Generator().manual_seed(0)).audio_values for each in (model, wider)
+    )
+    torch.testing.assert_close(after, before, atol=1e-6, rtol=1e-5)
+    WaveformTraining(wider, train_encoder=False)(tones()).loss.backward()
+    assert wider.decoder.conv2.weight.grad[:, wider.decoder.conv2.in_channels // 2 :].abs().min() > 0
+
+
+def test_widening_errors_name_the_argument() -> None:
+    model = tiny_codec()
+    for size in (32, 60):
+        with pytest.raises(ValueError, match=f"`decoder_hidden_size`.*{size}"):
+            widen_decoder(model, size)
+    model.config.attention_window_size = 4
+    with pytest.raises(ValueError, match="`attention_window_size"):
+        widen_decoder(model, 64)
 
 
 def test_refresher_moves_unused_codes_to_the_inputs() -> None:

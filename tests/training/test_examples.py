@@ -117,12 +117,18 @@ def test_codec_is_trained_in_two_phases_with_fixed_codes(recordings, tmp_path, m
         monkeypatch, "train_snac.py", "--phase", "spectrogram", "--unquantized_steps", 1,
         "--config", CODEC, "--output", first, *common,
     )  # fmt: skip
-    run_example(monkeypatch, "train_snac.py", "--phase", "waveform", "--model", first, "--output", second, *common)
+    run_example(
+        monkeypatch, "train_snac.py", "--phase", "waveform", "--model", first, "--output", second,
+        "--config", '{"decoder_hidden_size": 64}', *common,
+    )  # fmt: skip
     before, after = SnacModel.from_pretrained(first), SnacModel.from_pretrained(second)
     audio = SnacFeatureExtractor.from_pretrained(second)(torch.randn(4000).numpy(), sampling_rate=16000)
     for one, other in zip(before.encode(**audio).audio_codes, after.encode(**audio).audio_codes, strict=True):
         assert torch.equal(one, other)
-    assert not torch.equal(before.decoder.conv2.weight, after.decoder.conv2.weight)
+    assert after.config.decoder_hidden_size == 2 * before.config.decoder_hidden_size
+    assert not torch.equal(
+        before.decoder.conv2.weight, after.decoder.conv2.weight[:, : before.decoder.conv2.in_channels]
+    )
 
 
 def test_codec_is_trained_at_once_against_discriminators(recordings, tmp_path, monkeypatch) -> None:

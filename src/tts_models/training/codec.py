@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..models.snac.configuration_snac import SnacConfig
 from ..models.snac.modeling_snac import SnacModel, SnacVectorQuantizer
 from .discriminators import WaveformDiscriminator
 from .spectral_losses import LogMelSpectrogram, MultiScaleSpectralLoss, stft_magnitude, waveform_loss
@@ -24,6 +25,48 @@ class CodecLoss(NamedTuple):
 
     loss: torch.Tensor
     audio_values: torch.Tensor | None = None
+
+
+@torch.no_grad()
+def widen_decoder(model: SnacModel, decoder_hidden_size: int) -> SnacModel:
+    r"""
+    The codec with a wider decoder that, until it is trained, decodes as before (Chen et al., 2016).
+
+    The known weights are the first channels' own; the new channels hear them, but are not heard by them yet. Codes
+    stay what they are, so that a language model that was trained on them can go on speaking in them.
+
+    Args:
+        model ([`SnacModel`]): The codec; it is left as it is.
+        decoder_hidden_size (`int`): Channels of the decoder's first layer.
+
+    Raises:
+        ValueError: `decoder_hidden_size` is not larger than now, cannot be halved at every upsampling, or the decoder
+            has attention, whose normalization mixes all channels.
+    """
+    config, halvings = model.config, 2 ** len(model.config.upsampling_ratios)
+    if decoder_hidden_size <= config.decoder_hidden_size or decoder_hidden_size % halvings:
+        raise ValueError(
+            f"`decoder_hidden_size` must be a multiple of {halvings} above {config.decoder_hidden_size}, got "
+            f"{decoder_hidden_size}."
+        )
+    if config.attention_window_size:
+        raise ValueError(
+            "`model` must have no attention (`attention_window_size=None`) for its decoder to be widened."
+        )
+    wider = SnacModel(SnacConfig(**config.to_dict() | {"decoder_hidden_size": decoder_hidden_size}))
+    known = model.state_dict()
+    for prefix, module in wider.named_modules():
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            old = known[name]
+            if isinstance(module, nn.modules.conv._ConvNd) and parameter.dim() > 1:
+                # (out, in, kernel), of a transposed convolution (in, out, kernel).
+                rows, columns = old.shape[:2]
+                new_inputs = (
+                    (slice(rows, None), slice(columns)) if module.transposed else (slice(rows), slice(columns, None))
+                )
+                parameter[new_inputs] = 0.0
+            parameter[tuple(slice(size) for size in old.shape)] = old
+    return wider.to(model.device, model.dtype)
 
 
 class CodebookRefresher:
