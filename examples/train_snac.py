@@ -61,6 +61,8 @@ def make_model(args: argparse.Namespace) -> SnacModel:
     if args.model is None:
         return SnacModel(SnacConfig(**args.config))
     known = SnacModel.from_pretrained(args.model)
+    if not args.config:
+        return known
     if args.config.get("decoder_hidden_size", 0) > known.config.decoder_hidden_size:
         known = widen_decoder(known, args.config["decoder_hidden_size"])
     model = SnacModel(SnacConfig(**known.config.to_dict() | args.config))

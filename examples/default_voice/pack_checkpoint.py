@@ -39,7 +39,8 @@ def main() -> None:
     model = Maya1ForConditionalGeneration.from_pretrained(args.model)
     codec = SnacModel.from_pretrained(args.codec)
     check_same_codes(model, codec)
-    # Its decoder may have been widened since.
+    # Its decoder may have been widened since. The folder it was read from is of no use elsewhere.
+    codec.config.name_or_path = ""
     model.codec_model, model.config.codec_config = codec, codec.config
     model.generation_config.update(**GENERATION)
     model.save_pretrained(args.output)

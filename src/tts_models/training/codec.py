@@ -60,11 +60,11 @@ def widen_decoder(model: SnacModel, decoder_hidden_size: int) -> SnacModel:
             old = known[name]
             if isinstance(module, nn.modules.conv._ConvNd) and parameter.dim() > 1:
                 # (out, in, kernel), of a transposed convolution (in, out, kernel).
-                rows, columns = old.shape[:2]
-                new_inputs = (
-                    (slice(rows, None), slice(columns)) if module.transposed else (slice(rows), slice(columns, None))
-                )
-                parameter[new_inputs] = 0.0
+                first, second = old.shape[:2]
+                if module.transposed:
+                    parameter[first:, :second] = 0.0
+                else:
+                    parameter[:first, second:] = 0.0
             parameter[tuple(slice(size) for size in old.shape)] = old
     return wider.to(model.device, model.dtype)
 
