@@ -1,9 +1,12 @@
 """What `generate` of the speaking models checks the same way: ids, tensors with a row per text, parts of texts."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
+
+
+Part = TypeVar("Part")
 
 
 def check_input_ids(input_ids: Any, axes: str = "batch, length") -> torch.LongTensor:
@@ -64,6 +67,20 @@ def check_part_counts(part_counts: Any, rows: int) -> list[int]:
     return counts
 
 
+def check_parts_per_batch(parts_per_batch: int) -> None:
+    """
+    Raises:
+        ValueError: it is below 1.
+    """
+    if parts_per_batch < 1:
+        raise ValueError(f"`parts_per_batch` must be at least 1; got {parts_per_batch}.")
+
+
+def in_batches(parts: Sequence[Part], parts_per_batch: int) -> list[Sequence[Part]]:
+    """The parts in their order, in groups of at most `parts_per_batch`."""
+    return [parts[start : start + parts_per_batch] for start in range(0, len(parts), parts_per_batch)]
+
+
 class PartsOfTexts:
     """A request whose texts are spoken in parts.
 
@@ -79,4 +96,11 @@ class PartsOfTexts:
         return [(text, part) for text, count in enumerate(self.part_counts) for part in range(count)]
 
 
-__all__ = ["PartsOfTexts", "check_input_ids", "check_part_counts", "check_row_tensors"]
+__all__ = [
+    "PartsOfTexts",
+    "check_input_ids",
+    "check_part_counts",
+    "check_parts_per_batch",
+    "check_row_tensors",
+    "in_batches",
+]

@@ -9,7 +9,7 @@ from tts_models.text.pronunciation import PHONEMES, PronunciationLexicon
 @pytest.fixture
 def lexicon() -> PronunciationLexicon:
     words = {"the": "dh ax", "cat": "k ae t", "dog": "d ao g", "horse": "hh ao r s", "isn't": "ih z ax n t"}
-    words |= {"one": "w ah n", "two": "t uw"}
+    words |= {"one": "w ah n", "two": "t uw", "apple": "ae p ax l", "bathe": "b ey dh ax"}
     rules = {("", "a", ""): "ae", ("", "b", ""): "b", ("", "e", ""): "eh", ("", "e", "#"): "", ("", "t", ""): "t"}
     return PronunciationLexicon(words, rules)
 
@@ -20,6 +20,8 @@ def lexicon() -> PronunciationLexicon:
         ("The cat.", "{dh}{ax} {k}{ae}{t}."),
         ("THE  CAT ,  the dog!", "{dh}{ax} {k}{ae}{t}, {dh}{ax} {d}{ao}{g}!"),
         ("cat's dog's horse's", "{k}{ae}{t}{s} {d}{ao}{g}{z} {hh}{ao}{r}{s}{ax}{z}"),
+        ("the apple, the, apple", "{dh}{iy} {ae}{p}{ax}{l}, {dh}{ax}, {ae}{p}{ax}{l}"),
+        ("bathe apple {dh}{ax} apple", "{b}{ey}{dh}{ax} {ae}{p}{ax}{l} {dh}{ax} {ae}{p}{ax}{l}"),
         ("isn’t", "{ih}{z}{ax}{n}{t}"),
         ("2", "{t}{uw}"),
         ("the-cat; dog", "{dh}{ax} {k}{ae}{t}, {d}{ao}{g}"),

@@ -19,6 +19,7 @@ PHONEMES = (
 )
 _PHONEME = re.compile(rf"\{{(?:{'|'.join(PHONEMES)})\}}")
 _TOKEN = re.compile(rf"(?:{_PHONEME.pattern})+|<[a-z_]+>|[a-z']+|[^a-z']")
+_THE = re.compile(r"\{the\}(?P<vowel> (?=\{[aeiou]))?")
 _PUNCTUATION = {";": ",", ":": ",", "–": ",", "—": ",", "…": ".", "(": ",", ")": ","}
 _LETTERS = {
     "a": "ey", "b": "b iy", "c": "s iy", "d": "d iy", "e": "iy", "f": "eh f", "g": "jh iy", "h": "ey ch", "i": "ay",
@@ -75,9 +76,9 @@ class PronunciationLexicon:
             temporary.write_bytes(gzip.compress(f"{words}\n\n{rules}".encode(), compresslevel=9, mtime=0))
 
     def phonemize(self, text: str) -> str:
-        """Text with every word replaced by its phonemes. Words stay separated by one space; commas, full stops,
-        question
-        and exclamation marks, `<tags>` and phonemes already in braces stay; other characters are dropped."""
+        """Text with every word replaced by its phonemes, "the" before a vowel by that of "thee". Words stay separated
+        by one space; commas, full stops, question and exclamation marks, `<tags>` and phonemes already in braces
+        stay; other characters are dropped."""
         pieces = []
         letters = unicodedata.normalize("NFKD", spell_out_numbers(text).replace("’", "'").replace("-", " "))
         letters = "".join(letter for letter in letters if not unicodedata.combining(letter))
@@ -85,11 +86,15 @@ class PronunciationLexicon:
             if _PHONEME.match(token) or token[0] == "<":
                 pieces.append(token)
             elif token[0] == "'" or token[0].isalpha():
-                pieces.append("".join(f"{{{phoneme}}}" for phoneme in self.pronounce(token)))
+                pieces.append("{the}" if token == "the" else self._in_braces(token))
             else:
                 pieces.append(_PUNCTUATION.get(token, token if token in ",.?!" else " "))
         phonemized = re.sub(r"\s+", " ", "".join(pieces)).strip()
+        phonemized = _THE.sub(lambda the: "{dh}{iy} " if the["vowel"] else self._in_braces("the"), phonemized)
         return re.sub(r" (?=[,.?!])", "", phonemized)
+
+    def _in_braces(self, word: str) -> str:
+        return "".join(f"{{{phoneme}}}" for phoneme in self.pronounce(word))
 
     def pronounce(self, word: str) -> list[str]:
         """Phonemes of one lower-case word."""

@@ -23,6 +23,7 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.utils import logging
 
 from ...acceleration.sampling import RowSampler
+from ...request_tensors import check_parts_per_batch, in_batches
 from ...speech_generation import (
     ChunkJoiner,
     SpeechChunk,
@@ -109,13 +110,11 @@ class ChatterboxGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         Raises:
             ValueError: an argument does not fit; named with what was given and what is allowed.
         """
-        if parts_per_batch < 1:
-            raise ValueError(f"`parts_per_batch` must be at least 1; got {parts_per_batch}.")
+        check_parts_per_batch(parts_per_batch)
         request = self._prepare_request(input_ids, generation_config, kwargs, is_stream=False)
-        parts = list(range(len(request.texts)))
         spoken: list[_SpokenPart] = []
-        for start in range(0, len(parts), parts_per_batch):
-            spoken += self._speak_parts(request, parts[start : start + parts_per_batch])
+        for parts in in_batches(list(range(len(request.texts))), parts_per_batch):
+            spoken += self._speak_parts(request, parts)
         return self._assemble(request, spoken)
 
     def generate_stream(

@@ -35,7 +35,7 @@ from transformers.generation import (
 
 from ...acceleration.lockstep import LockstepDecoder
 from ...acceleration.sampling import RowSampler
-from ...request_tensors import check_part_counts
+from ...request_tensors import check_part_counts, check_parts_per_batch, in_batches
 from ...speech_generation import (
     ChunkJoiner,
     SpeechChunk,
@@ -132,15 +132,13 @@ class Maya1GenerationMixin(SpeechGenerationMixin, GenerationMixin):
         """
         if output_sampling_rate is not None and output_sampling_rate < 1:
             raise ValueError(f"`output_sampling_rate` must be positive; got {output_sampling_rate}.")
-        if parts_per_batch < 1:
-            raise ValueError(f"`parts_per_batch` must be at least 1; got {parts_per_batch}.")
+        check_parts_per_batch(parts_per_batch)
         request = self._prepare_request(
             input_ids, attention_mask, part_counts, duration_budget, generation_config, kwargs
         )
-        rows = list(range(len(request.parts)))
         spoken = []
-        for start in range(0, len(rows), parts_per_batch):
-            spoken += self._speak_rows(request, rows[start : start + parts_per_batch])
+        for rows in in_batches(list(range(len(request.parts))), parts_per_batch):
+            spoken += self._speak_rows(request, rows)
         return self._assemble(request, spoken, output_sampling_rate)
 
     def generate_stream(

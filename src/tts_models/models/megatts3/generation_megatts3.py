@@ -24,6 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, GenerationMixin
 
 from ...audio.loudness import match_loudness
+from ...request_tensors import check_parts_per_batch, in_batches
 from ...speech_generation import (
     ChunkJoiner,
     SpeechChunk,
@@ -149,13 +150,11 @@ class MegaTTS3GenerationMixin(SpeechGenerationMixin, GenerationMixin):
         Raises:
             ValueError: an argument does not fit; named with what was given and what is allowed.
         """
-        if parts_per_batch < 1:
-            raise ValueError(f"`parts_per_batch` must be at least 1; got {parts_per_batch}.")
+        check_parts_per_batch(parts_per_batch)
         request = self._prepare_request(input_ids, generation_config, kwargs)
-        places = list(range(len(request.parts)))
         spoken: list[MegaTTS3Part] = []
-        for start in range(0, len(places), parts_per_batch):
-            spoken += self._speak_parts(request, places[start : start + parts_per_batch])
+        for places in in_batches(list(range(len(request.parts))), parts_per_batch):
+            spoken += self._speak_parts(request, places)
         return self._assemble(request, spoken)
 
     def generate_stream(

@@ -23,6 +23,7 @@ from transformers import GenerationConfig, GenerationMixin
 from ...acceleration.sampling import RowSampler
 from ...audio.joining import QuietJoiner
 from ...audio.loudness import compress_loudness
+from ...request_tensors import check_parts_per_batch
 from ...speech_generation import (
     ChunkJoiner,
     SpeechChunk,
@@ -144,8 +145,7 @@ class MetaVoiceGenerationMixin(SpeechGenerationMixin, GenerationMixin):
         Raises:
             ValueError: an argument does not fit; named with what was given and what is allowed.
         """
-        if parts_per_batch < 1:
-            raise ValueError(f"`parts_per_batch` must be at least 1; got {parts_per_batch}.")
+        check_parts_per_batch(parts_per_batch)
         request = self._prepare_request(input_ids, generation_config, kwargs, is_stream=False)
         histories = self._new_histories(request)
         spoken: dict[tuple[int, int], _SpokenPart] = {}

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor
 
-from ...request_tensors import check_input_ids, check_part_counts, check_row_tensors
+from ...request_tensors import check_input_ids, check_part_counts, check_row_tensors, in_batches
 from ...speech_generation import take_options
 from .configuration_metavoice import MetaVoiceConfig
 
@@ -197,11 +197,7 @@ class MetaVoiceRequest:
             groups = [
                 [part for part in self.parts if part.number == number] for number in range(max(self.part_counts))
             ]
-        return [
-            group[start : start + parts_per_batch]
-            for group in groups
-            for start in range(0, len(group), parts_per_batch)
-        ]
+        return [wave for group in groups for wave in in_batches(group, parts_per_batch)]
 
 
 # The tensors of `generate` beside `input_ids`, and their number of axes.
