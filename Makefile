@@ -38,10 +38,10 @@ demo: .venv/.package
 	$(BIN)/tts-models speak "$(TEXT)" --output "$(OUT)" --seed 0
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest
 
 test-cuda: .venv/.dev
-	$(BIN)/python -m pytest -q -m gpu
+	$(BIN)/python -m pytest -m gpu
 
 style: .venv/.dev
 	$(BIN)/ruff check --fix $(CODE)
