@@ -5,10 +5,10 @@ import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from tests.common.comparing import assert_close
-from tts_models.acceleration.decoder_step import DecoderStep
 from tts_models.acceleration.kv_cache import ReservedCache
 from tts_models.acceleration.lockstep import LockstepDecoder
 from tts_models.acceleration.sampling import RowSampler
+from tts_models.acceleration.small_llama import SmallLlama
 
 
 def tiny_llama(**overrides: object) -> LlamaForCausalLM:
@@ -62,7 +62,7 @@ def test_lockstep_decoding_equals_whole_sequences(overrides: dict, attention: st
     model.set_attn_implementation(attention)
     ids = torch.randint(50, (3, 6)) * mask
     decoder = LockstepDecoder(model.model, ids, mask)
-    assert (decoder._fast_step is not None) == (attention == "sdpa")
+    assert (decoder._has_fast_steps) == (attention == "sdpa")
     state = decoder.prefill()
     for step in range(5):
         assert_close(state, hidden_states_of_whole_sequences(model, ids, mask), 1e-4, f"step {step}")
@@ -101,17 +101,28 @@ def test_reserved_cache_equals_the_librarys() -> None:
     assert_close(again, model(input_ids=ids[:, :1], past_key_values=theirs).logits[1:], 1e-5)
 
 
-def test_fast_step_is_left_out_where_it_would_differ() -> None:
-    assert DecoderStep.folded(tiny_llama().model) is not None
-    assert DecoderStep.folded(tiny_llama().train().model) is None
-    assert DecoderStep.folded(tiny_llama().to(torch.bfloat16).model) is None
-    assert DecoderStep.folded(tiny_llama(attention_bias=True).model) is None
+def test_small_steps_are_left_out_where_they_would_differ() -> None:
+    assert SmallLlama.suits(tiny_llama().model)
+    assert not SmallLlama.suits(tiny_llama().train().model)
+    assert not SmallLlama.suits(tiny_llama().to(torch.bfloat16).model)
+    assert not SmallLlama.suits(tiny_llama(attention_bias=True).model)
+    assert not SmallLlama.suits(tiny_llama(hidden_act="gelu").model)
     hooked = tiny_llama()
     hooked.model.layers[0].mlp.register_forward_hook(lambda *arguments: None)
-    assert DecoderStep.folded(hooked.model) is None
+    assert not SmallLlama.suits(hooked.model)
     peft = pytest.importorskip("peft")
     adapted = peft.get_peft_model(tiny_llama(), peft.LoraConfig(target_modules=["q_proj"]))
-    assert DecoderStep.folded(adapted.base_model.model.model.eval()) is None
+    assert not SmallLlama.suits(adapted.base_model.model.model.eval())
+
+
+@torch.no_grad()
+def test_small_steps_go_on_beyond_the_room_they_reserved() -> None:
+    model, ids = tiny_llama(), torch.randint(50, (2, 280))
+    decoder = LockstepDecoder(model.model, ids[:, :3], torch.ones(2, 3, dtype=torch.long))
+    decoder.prefill()
+    for column in range(3, 280):
+        state = decoder.step(ids[:, column])
+    assert_close(state, model.model(input_ids=ids).last_hidden_state[:, -1], 1e-4)
 
 
 def generators(rows: int) -> list[torch.Generator]:

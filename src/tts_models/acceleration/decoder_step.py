@@ -10,15 +10,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import LlamaModel
 
 from .kv_cache import LayerCache
-from .projections import ColumnsProjection, Projection, is_plain
+from .projections import Projection
 
 
-# Folding the norms into the projections copies their weights once per utterance: only worth it, and only harmless,
-# for small models.
-_MAX_FOLDED_PARAMETERS = 64_000_000
 _ROPE_TYPES = ("default", "linear", "llama3")
 
 MakeProjection = Callable[..., Projection]
@@ -29,27 +25,25 @@ class RmsNorm:
     """Root-mean-square norm over the last axis.
 
     Args:
-        weight: `(size,)`, or more axes before it; `None` where it is folded into what follows.
+        weight: `(size,)`, or more axes before it.
         size: Of the last axis.
         eps: Added to the mean square.
-        like: Tells device and dtype.
     """
 
-    def __init__(self, weight: torch.Tensor | None, size: int, eps: float, like: torch.Tensor) -> None:
+    def __init__(self, weight: torch.Tensor, size: int, eps: float) -> None:
         self.weight, self.size, self.eps = weight, size, eps
         # On a CPU the library's norm takes eight operations; over the length of the vector it is four.
-        self.by_length = like.device.type == "cpu" and like.dtype == torch.float32
+        self.by_length = weight.device.type == "cpu" and weight.dtype == torch.float32
         self.offset = torch.tensor((size * eps) ** 0.5)
-        self.scaled = torch.tensor(size**0.5) if weight is None else weight.detach() * size**0.5
+        self.scaled = weight.detach() * size**0.5
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         if self.by_length:
             length = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
             return torch.mul(states, self.scaled).div_(torch.hypot(length, self.offset))
-        if self.weight is not None and self.weight.dim() == 1:
+        if self.weight.dim() == 1:
             return F.rms_norm(states, (self.size,), self.weight, self.eps)
-        normed = F.rms_norm(states, (self.size,), None, self.eps)
-        return normed if self.weight is None else normed * self.weight
+        return F.rms_norm(states, (self.size,), None, self.eps) * self.weight
 
 
 class StepLayer:
@@ -58,24 +52,16 @@ class StepLayer:
     Args:
         layer: A decoder layer with `self_attn` and `mlp`, as in Llama and Qwen3.
         project: Makes a product of linear layers that read the same input.
-        fold: Whether the norms' weights are folded into the products that follow them.
     """
 
-    def __init__(self, layer: nn.Module, project: MakeProjection, fold: bool = False) -> None:
+    def __init__(self, layer: nn.Module, project: MakeProjection) -> None:
         attention, mlp = layer.self_attn, layer.mlp
-        inputs = (attention.q_proj, attention.k_proj, attention.v_proj)
         norms = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight)
         eps = layer.input_layernorm.variance_epsilon
-        if fold:
-            self.qkv = _fold(norms[0], *inputs)
-            self.gate_up = _fold(norms[1], mlp.gate_proj, mlp.up_proj)
-            self.output, self.down = (ColumnsProjection(each.weight.T) for each in (attention.o_proj, mlp.down_proj))
-        else:
-            self.qkv, self.output = project(*inputs), project(attention.o_proj)
-            self.gate_up, self.down = project(mlp.gate_proj, mlp.up_proj), project(mlp.down_proj)
-        self.attention_norm, self.mlp_norm = (
-            RmsNorm(None if fold else norm, len(norm), eps, like=norm) for norm in norms
-        )
+        self.qkv = project(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.output = project(attention.o_proj)
+        self.gate_up, self.down = project(mlp.gate_proj, mlp.up_proj), project(mlp.down_proj)
+        self.attention_norm, self.mlp_norm = (RmsNorm(norm, len(norm), eps) for norm in norms)
         self.activation = mlp.act_fn
         self.head_dim = attention.head_dim
         self.kv_heads = attention.config.num_key_value_heads
@@ -89,11 +75,7 @@ class StepLayer:
             return None
         norms = [attention.q_norm.weight] * self.heads + [attention.k_norm.weight] * self.kv_heads
         weight = torch.stack([norm.detach() for norm in norms])[:, None]
-        return RmsNorm(weight, self.head_dim, attention.q_norm.variance_epsilon, like=weight)
-
-
-def _fold(norm: torch.Tensor, *modules: nn.Linear) -> Projection:
-    return ColumnsProjection((torch.cat([module.weight for module in modules]) * norm).T)
+        return RmsNorm(weight, self.head_dim, attention.q_norm.variance_epsilon)
 
 
 def layer_step(
@@ -149,20 +131,14 @@ class DecoderStep:
         backbone: A decoder like `LlamaModel` or `Qwen3Model` that attends to every earlier position. Its weights are
             read when the step is built.
         project: Makes a product of linear layers that read the same input, see `projections`.
-        fold: Whether the norms' weights are folded into the products that follow them, which copies those.
     """
 
-    def __init__(self, backbone: nn.Module, project: MakeProjection, fold: bool = False) -> None:
+    def __init__(self, backbone: nn.Module, project: MakeProjection) -> None:
         self.backbone = backbone
-        self.layers = [StepLayer(layer, project, fold) for layer in backbone.layers]
+        self.layers = [StepLayer(layer, project) for layer in backbone.layers]
         norm = backbone.norm.weight
-        self.norm = RmsNorm(norm, len(norm), backbone.norm.variance_epsilon, like=norm)
+        self.norm = RmsNorm(norm, len(norm), backbone.norm.variance_epsilon)
         self.table: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    @classmethod
-    def folded(cls, backbone: nn.Module) -> "DecoderStep | None":
-        """The step with folded norms for a plain, small, float32 `LlamaModel` on the CPU; `None` for any other."""
-        return cls(backbone, _fold, fold=True) if _is_foldable(backbone) else None
 
     def __call__(
         self,
@@ -210,29 +186,9 @@ class DecoderStep:
         self.table = cos[0], sin[0] * sign
 
 
-def _is_foldable(backbone: nn.Module) -> bool:
-    if type(backbone) is not LlamaModel or backbone.training or backbone.config._attn_implementation != "sdpa":
-        return False
-    parameters = list(backbone.parameters())
-    if sum(parameter.numel() for parameter in parameters) > _MAX_FOLDED_PARAMETERS:
-        return False
-    if any(p.device.type != "cpu" or p.dtype != torch.float32 for p in parameters):
-        return False
-    return has_plain_rotation(backbone) and all(map(_is_untouched, backbone.modules()))
-
-
 def has_plain_rotation(backbone: nn.Module) -> bool:
     """Whether the rotary table does not depend on the length of the sequence."""
     return (backbone.config.rope_parameters or {}).get("rope_type", "default") in _ROPE_TYPES
-
-
-def _is_untouched(module: nn.Module) -> bool:
-    """No hooks, no adapter around a projection, no biases."""
-    if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
-        return False
-    if isinstance(module, nn.Linear):
-        return is_plain(module) and module.bias is None
-    return not hasattr(module, "base_layer")
 
 
 __all__ = ["DecoderStep", "RunLayer", "StepLayer", "has_plain_rotation", "layer_step"]

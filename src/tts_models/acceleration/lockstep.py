@@ -1,10 +1,12 @@
 """Token-by-token decoding of a batch whose rows advance together and leave it when they are done."""
 
 import torch
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from .decoder_step import DecoderStep
 from .kv_cache import ReservedCache
+from .small_llama import SmallLlama
 
 
 class LockstepDecoder:
@@ -18,7 +20,8 @@ class LockstepDecoder:
         attention_mask: `(batch, length)`, 1 for tokens and 0 for padding.
         inputs_embeds: The prompts as rows `(batch, length, hidden_size)` instead of `input_ids`; the steps then take
             rows too ([`LockstepDecoder.step_embeds`]).
-        fast_step: Takes the steps after the prompt instead of the backbone. A small Llama gets one by itself.
+        fast_step: Takes the steps after the prompt instead of the backbone. Without one, those of a small Llama are
+            [`SmallLlama`]'s.
     """
 
     def __init__(
@@ -36,7 +39,10 @@ class LockstepDecoder:
         self.is_padded = not bool(attention_mask.all())
         self.positions = attention_mask.sum(-1, keepdim=True)
         self._mask: torch.Tensor | None = None
-        self._fast_step = DecoderStep.folded(backbone) if fast_step is None else fast_step
+        self._length = attention_mask.shape[-1]
+        self._fast_step = fast_step
+        self._has_fast_steps = fast_step is not None or SmallLlama.suits(backbone)
+        self._small: SmallLlama | None = None
 
     def prefill(self) -> torch.Tensor:
         """Read the prompts; returns the last hidden state `(batch, hidden_size)` of each row."""
@@ -54,33 +60,40 @@ class LockstepDecoder:
         waiting = None if is_present is None or bool(is_present.all()) else ~is_present
         if waiting is not None:
             self._hide_next(waiting)
-        if self._fast_step is not None:
-            hidden_state = self._run_fast(self.backbone.get_input_embeddings().weight[token_ids], self._step_mask())
+        if self._has_fast_steps:
+            table = self.backbone.get_input_embeddings().weight
+            hidden_state = self._run_fast(F.embedding(token_ids, table), self._step_mask())
         else:
             hidden_state = self._run(self._step_mask(), self.positions, input_ids=token_ids[:, None])
+        self._length += 1
         self.positions = self.positions + (1 if waiting is None else (~waiting).long()[:, None])
         return hidden_state
 
     def step_embeds(self, embeds: torch.Tensor) -> torch.Tensor:
         """Read one more row `(batch, hidden_size)` each; returns the hidden state `(batch, hidden_size)` after it."""
-        if self._fast_step is None:
-            hidden_state = self._run(self._step_mask(), self.positions, inputs_embeds=embeds[:, None])
-        else:
+        if self._has_fast_steps:
             hidden_state = self._run_fast(embeds, self._step_mask())
+        else:
+            hidden_state = self._run(self._step_mask(), self.positions, inputs_embeds=embeds[:, None])
+        self._length += 1
         self.positions = self.positions + 1
         return hidden_state
 
     # Spares every small operation the bookkeeping of views and versions.
     @torch.inference_mode()
     def _run_fast(self, embeds: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        if self._fast_step is None:
+            if self._small is None:
+                self._small = SmallLlama(self.backbone, self.cache)
+            return self._small.step(embeds, self.positions, mask)
         # An upper bound of the positions, known without asking the device.
-        self._fast_step.reserve_positions(self.cache.get_seq_length() + 1)
+        self._fast_step.reserve_positions(self._length + 1)
         rotation = self._fast_step.rotation(self.positions)
         return self._fast_step(embeds[:, None], rotation, mask, self.cache.layers)[:, -1]
 
     def select(self, index: torch.LongTensor) -> None:
         """Go on with the rows `index` (int64) only."""
-        self.cache.batch_select_indices(index)
+        (self.cache if self._small is None else self._small).batch_select_indices(index)
         self.positions = self.positions[index]
         self.attention_mask = self.attention_mask[index]
         self._mask = None if self._mask is None else self._mask[index]
@@ -101,7 +114,7 @@ class LockstepDecoder:
         """The mask of one new token: none without padding, else ready made where the attention takes it so."""
         if not self.is_padded:
             return None
-        length = self.cache.get_seq_length() + 1
+        length = self._length + 1
         if self._mask is None or self._mask.shape[-1] < length:
             known, self._mask = self._mask, self._build_mask(2 * length)
             if known is not None:
@@ -117,8 +130,8 @@ class LockstepDecoder:
 
     def _build_mask(self, length: int) -> torch.Tensor:
         new_tokens = length - self.attention_mask.shape[-1]
-        mask = torch.nn.functional.pad(self.attention_mask, (0, new_tokens), value=1)
-        if self._fast_step is None and self.backbone.config._attn_implementation not in ("sdpa", "eager"):
+        mask = F.pad(self.attention_mask, (0, new_tokens), value=1)
+        if not self._has_fast_steps and self.backbone.config._attn_implementation not in ("sdpa", "eager"):
             return mask
         blocked = torch.finfo(self.backbone.dtype).min
         additive = torch.zeros(mask.shape, dtype=self.backbone.dtype, device=mask.device)
