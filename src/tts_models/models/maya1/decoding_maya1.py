@@ -156,7 +156,7 @@ class SlotDecoding:
         self.generated: list[list[int]] = [[] for _ in self.rows]
 
     def __iter__(self) -> Iterator[FrameStep]:
-        hidden_state = self._start()
+        hidden_state = self.decoder.prefill()
         frame = 0
         while self.rows:
             ended = {row: "length" for row in self.rows if frame >= self.budgets[row]}
@@ -168,9 +168,6 @@ class SlotDecoding:
             frames = self._finish_frame(codes, hidden_state, is_last) if self.rows else (None, hidden_state)
             hidden_state = frames[1]
             yield self._record(FrameStep(list(self.rows), frames[0], ended))
-
-    def _start(self) -> torch.Tensor:
-        return self.decoder.prefill()
 
     def _open_frame(
         self, hidden_state: torch.Tensor, frame: int
@@ -228,16 +225,14 @@ class AlignedSlotDecoding(SlotDecoding):
 
     Args:
         texts: The text of each row.
+        openings: The ids that its stream starts with: the decoder reads them with the prompt.
         args, kwargs: As [`SlotDecoding`].
     """
 
-    def __init__(self, *args, texts: Sequence[AlignedText], **kwargs) -> None:
+    def __init__(self, *args, texts: Sequence[AlignedText], openings: Sequence[list[int]], **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.texts = list(texts)
-
-    def _start(self) -> torch.Tensor:
-        openings = {row: self.texts[row].layout.opening(self.texts[row].units) for row in self.rows}
-        return self._read(openings, self.decoder.prefill())
+        self.generated = [list(opening) for opening in openings]
 
     def _open_frame(
         self, hidden_state: torch.Tensor, frame: int

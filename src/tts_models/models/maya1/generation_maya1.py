@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 from transformers.generation import (
     EpsilonLogitsWarper,
@@ -218,8 +219,7 @@ class Maya1GenerationMixin(SpeechGenerationMixin, GenerationMixin):
         mask = request.attention_mask[rows]
         start = int((mask.sum(0) == 0).sum())
         input_ids, mask = request.input_ids[rows][:, start:], mask[:, start:]
-        decoder = LockstepDecoder(self.language_model.model, input_ids, mask)
-        parts = request.parts
+        aligned, parts = self.config.aligned_text_layout, request.parts
         sampler = RowSampler(
             [row_generator(request.seeds[row], parts[row][1], "tokens") for row in rows]
             if request.config.do_sample
@@ -228,24 +228,26 @@ class Maya1GenerationMixin(SpeechGenerationMixin, GenerationMixin):
         )
         budgets = [request.token_budgets[row] for row in rows]
         processors = self._slot_processors(request, input_ids)
-        aligned = self.config.aligned_text_layout
         if processors is None and aligned is not None:
             raise ValueError(
                 "This checkpoint's stream holds its text: it needs `constrain_slots=True`, a plain language-model "
                 "head, and neither `logits_processor`, `stopping_criteria` nor options that look at earlier tokens."
             )
+        backbone = self.language_model.model
         if processors is None:
-            return self._vocabulary_decoding(request, decoder, sampler, budgets)
+            return self._vocabulary_decoding(request, LockstepDecoder(backbone, input_ids, mask), sampler, budgets)
         slots, layout = self.config.slots_per_frame, self.config.audio_token_layout
         penalty = request.config.repetition_penalty or 1.0
         head = SlotHead(
             self.language_model.lm_head.weight, layout, input_ids, penalty, processors, sampler, self.config.marker_ids
         )
-        arguments = decoder, head, [budget // slots for budget in budgets], self._min_frames(request.config)
+        budgets, min_frames = [budget // slots for budget in budgets], self._min_frames(request.config)
         if aligned is None:
-            return SlotDecoding(*arguments)
+            return SlotDecoding(LockstepDecoder(backbone, input_ids, mask), head, budgets, min_frames)
         texts = [AlignedText(aligned, prompt) for prompt in input_ids.tolist()]
-        return AlignedSlotDecoding(*arguments, texts=texts)
+        openings = [aligned.opening(text.units) for text in texts]
+        decoder = LockstepDecoder(backbone, *_extend(input_ids, mask, openings))
+        return AlignedSlotDecoding(decoder, head, budgets, min_frames, texts=texts, openings=openings)
 
     def _min_frames(self, config: GenerationConfig) -> int:
         return math.ceil((config.min_new_tokens or 0) / self.config.slots_per_frame)
@@ -332,8 +334,7 @@ class Maya1GenerationMixin(SpeechGenerationMixin, GenerationMixin):
         if not any(lengths):
             return [torch.zeros(0, device=self.codec_model.device) for _ in codes]
         padded = tuple(
-            torch.nn.utils.rnn.pad_sequence([row[level] for row in codes], batch_first=True)
-            for level in range(layout.num_levels)
+            pad_sequence([row[level] for row in codes], batch_first=True) for level in range(layout.num_levels)
         )
         output = self.codec_model.decode(
             audio_codes=padded,
@@ -426,6 +427,17 @@ class _SpokenPart:
     codes: tuple[torch.LongTensor, ...]
     token_ids: list[int]
     reason: str
+
+
+def _extend(
+    input_ids: torch.LongTensor, mask: torch.LongTensor, more: list[list[int]]
+) -> tuple[torch.LongTensor, torch.LongTensor]:
+    """Left-padded prompts `(batch, length)` with more ids after each, and their mask."""
+    prompts = zip(input_ids, mask.bool(), more, strict=True)
+    rows = [torch.cat([ids[keep], ids.new_tensor(new)]) for ids, keep, new in prompts]
+    extended = pad_sequence(rows, batch_first=True, padding_side="left")
+    present = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
+    return extended, present
 
 
 def _copy_config(config: GenerationConfig, **changes: Any) -> GenerationConfig:
