@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from tests.common.comparing import assert_close
 from tts_models.acceleration.kv_cache import ReservedCache
@@ -44,7 +44,9 @@ LLAMA3_ROPE = {
 
 
 @torch.no_grad()
-def hidden_states_of_whole_sequences(model: LlamaForCausalLM, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def hidden_states_of_whole_sequences(
+    model: LlamaForCausalLM | Qwen3ForCausalLM, ids: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
     """The last hidden state of each row, alone and without a cache."""
     rows = [
         model.model(input_ids=row[keep.bool()][None]).last_hidden_state[0, -1]
@@ -86,6 +88,26 @@ def test_lockstep_decoding_takes_rows_instead_of_ids(mask: torch.Tensor) -> None
         assert_close(other, state, 1e-5, f"step {step}")
         new = torch.randint(50, (len(state),))
         state, other = by_ids.step(new), by_rows.step_embeds(table(new))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_windows_hold_for_padded_rows(attention: str) -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
+    window = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0, "initializer_range": 0.3}
+    config = Qwen3Config(
+        **sizes, **window, num_attention_heads=4, num_key_value_heads=2, attn_implementation=attention
+    )
+    model = Qwen3ForCausalLM(config).eval()
+    ids, mask = torch.randint(50, (3, 6)) * PADDED_MASK, PADDED_MASK
+    decoder = LockstepDecoder(model.model, ids, mask)
+    state = decoder.prefill()
+    for step in range(5):
+        assert_close(state, hidden_states_of_whole_sequences(model, ids, mask), 1e-4, f"step {step}")
+        new = torch.randint(50, (3,))
+        state = decoder.step(new)
+        ids, mask = torch.cat([ids, new[:, None]], 1), torch.nn.functional.pad(mask, (0, 1), value=1)
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2Model
 
-from tts_models.acceleration.graphed_lockstep import GraphedLockstepDecoder, can_record
+from tts_models.acceleration.decoder_step import has_plain_positions
+from tts_models.acceleration.graphed_lockstep import GraphedLockstepDecoder
 from tts_models.acceleration.lockstep import LockstepDecoder
 from tts_models.acceleration.programs import KeptPrograms
 
@@ -90,7 +91,7 @@ def test_no_row_can_wait() -> None:
 
 
 def test_windows_and_changing_rotations_are_not_recorded() -> None:
-    assert can_record(tiny())
-    assert not can_record(tiny(use_sliding_window=True, sliding_window=4, max_window_layers=1))
+    assert has_plain_positions(tiny())
+    assert not has_plain_positions(tiny(use_sliding_window=True, sliding_window=4, max_window_layers=1))
     scaled = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
-    assert not can_record(tiny(rope_parameters=scaled))
+    assert not has_plain_positions(tiny(rope_parameters=scaled))

@@ -61,7 +61,9 @@ def compare(quantity: str, actual: Any, expected: Any, tolerance: float | str = 
     if actual.shape != expected.shape:
         note = f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
         return Check(quantity, float("inf"), float("inf"), tolerance, False, note)
-    difference = actual - expected
+    # Equal infinities have no difference, and where upstream has no number none is expected.
+    is_same = (actual == expected) | (actual.isnan() & expected.isnan())
+    difference = (actual - expected).masked_fill(is_same, 0.0)
     if tolerance == EXACT:
         unequal = float((difference != 0).sum())
         return Check(quantity, unequal, _relative_norm(difference, expected), EXACT, unequal == 0)
@@ -126,13 +128,18 @@ class ReferenceCase:
 
     @property
     def kind(self) -> str:
-        """What kind of case: the folder's name, or the table's file name without its suffix."""
+        """What kind of case: stated by a case, the file's or folder's name where it is not."""
+        return self.label if self.is_table else self.spec.get("kind", self.label)
+
+    @property
+    def label(self) -> str:
+        """The folder's name, or the table's file name without its suffix."""
         return self.path.stem if self.is_table else self.path.name
 
     @property
     def name(self) -> str:
         """The last two parts of the path, as printed; they need no readable file."""
-        return f"{self.path.parent.name}/{self.kind}"
+        return f"{self.path.parent.name}/{self.label}"
 
     def holds(self, name: str) -> bool:
         """Whether the case has the tensor `inputs.…`/`outputs.…`/`weights.…`, or the field `name`."""
@@ -200,7 +207,8 @@ class _RegisteredRunner:
         """How well this runner suits the case (larger is better), or `None` where it cannot run it."""
         if self.table != case.is_table or not self._covers_family(case) or not all(map(case.holds, self.needs)):
             return None
-        matching = [len(kind.rstrip("*")) for kind in self.kinds if fnmatch.fnmatch(case.kind, kind)]
+        names = {case.kind, case.label}
+        matching = [len(kind.rstrip("*")) for kind in self.kinds if any(fnmatch.fnmatch(n, kind) for n in names)]
         if not matching and not self.needs:
             return None
         return (max(matching, default=-1), len(self.needs))

@@ -67,7 +67,7 @@ def test_output_that_nothing_compares_fails(tmp_path: Path, capsys: pytest.Captu
 def test_broken_case_fails_without_stopping_the_others(content: str, tmp_path: Path) -> None:
     (_copy("a_broken_one", tmp_path) / "case.json").write_text(content)
     _copy("tiny_dense", tmp_path)
-    checks = {case.kind: [check.passed for check in run_case(case)] for case in find_cases([tmp_path])}
+    checks = {case.label: [check.passed for check in run_case(case)] for case in find_cases([tmp_path])}
     assert checks["a_broken_one"] == [False]
     assert all(checks["tiny_dense"])
 

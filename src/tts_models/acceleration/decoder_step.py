@@ -191,4 +191,22 @@ def has_plain_rotation(backbone: nn.Module) -> bool:
     return (backbone.config.rope_parameters or {}).get("rope_type", "default") in _ROPE_TYPES
 
 
-__all__ = ["DecoderStep", "RunLayer", "StepLayer", "has_plain_rotation", "layer_step"]
+def has_plain_positions(backbone: nn.Module) -> bool:
+    """Whether every earlier position is seen and the rotation never changes, as a [`DecoderStep`] takes for given."""
+    return has_plain_rotation(backbone) and sees_every_position(backbone)
+
+
+def sees_every_position(backbone: nn.Module) -> bool:
+    """Whether no layer has a window."""
+    return set(getattr(backbone.config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+
+
+__all__ = [
+    "DecoderStep",
+    "RunLayer",
+    "StepLayer",
+    "has_plain_positions",
+    "has_plain_rotation",
+    "layer_step",
+    "sees_every_position",
+]

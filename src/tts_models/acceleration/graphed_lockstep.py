@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from .cuda_graph import CapturedCall
-from .decoder_step import DecoderStep, has_plain_rotation
+from .decoder_step import DecoderStep
 from .kv_cache import SlotLayer
 from .lockstep import LockstepDecoder
 from .programs import KeptPrograms
@@ -112,10 +112,4 @@ class GraphedLockstepDecoder(LockstepDecoder):
         self.rows = self.rows[index]
 
 
-def can_record(backbone: PreTrainedModel) -> bool:
-    """Whether the steps of `backbone` can be recorded: every position is seen, and the rotation never changes."""
-    kinds = set(getattr(backbone.config, "layer_types", None) or ["full_attention"])
-    return has_plain_rotation(backbone) and kinds == {"full_attention"}
-
-
-__all__ = ["GraphedLockstepDecoder", "StepProgram", "can_record"]
+__all__ = ["GraphedLockstepDecoder", "StepProgram"]

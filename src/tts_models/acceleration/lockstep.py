@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from .decoder_step import DecoderStep
+from .decoder_step import DecoderStep, sees_every_position
 from .kv_cache import ReservedCache
 from .small_llama import SmallLlama
 
@@ -41,6 +41,8 @@ class LockstepDecoder:
         self._mask: torch.Tensor | None = None
         self._length = attention_mask.shape[-1]
         self._fast_step = fast_step
+        takes_masks = backbone.config._attn_implementation in ("sdpa", "eager")
+        self._takes_ready_mask = takes_masks and sees_every_position(backbone)
         self._has_fast_steps = fast_step is not None or SmallLlama.suits(backbone)
         self._small: SmallLlama | None = None
 
@@ -131,7 +133,7 @@ class LockstepDecoder:
     def _build_mask(self, length: int) -> torch.Tensor:
         new_tokens = length - self.attention_mask.shape[-1]
         mask = F.pad(self.attention_mask, (0, new_tokens), value=1)
-        if not self._has_fast_steps and self.backbone.config._attn_implementation not in ("sdpa", "eager"):
+        if not self._has_fast_steps and not self._takes_ready_mask:
             return mask
         blocked = torch.finfo(self.backbone.dtype).min
         additive = torch.zeros(mask.shape, dtype=self.backbone.dtype, device=mask.device)

@@ -41,7 +41,7 @@ def t3_config(case: ReferenceCase) -> ChatterboxT3Config:
         start_text_token_id=None if is_gpt2 else given["start_text_token"],
         stop_text_token_id=None if is_gpt2 else given["stop_text_token"],
         speech_vocab_size=given["speech_tokens_dict_size"],
-        num_speech_codes=min(given["start_speech_token"], given["stop_speech_token"]),
+        num_speech_codes=max(min(given["start_speech_token"], given["stop_speech_token"]), 1),
         start_speech_token_id=given["start_speech_token"],
         stop_speech_token_id=given["stop_speech_token"],
         num_start_tokens=1 if is_gpt2 else 2,
@@ -87,7 +87,18 @@ def exaggeration(case: ReferenceCase) -> torch.Tensor | None:
 
 def voice_rows(case: ReferenceCase, t3: ChatterboxT3Model) -> torch.Tensor:
     """What T3 reads of the case's voices, `(batch, length, hidden_size)`."""
-    return t3.embed_voice(case.input("speaker_emb"), case.input("cond_prompt_speech_tokens"), exaggeration(case))[0]
+    return t3.embed_voice(case.input("speaker_emb"), voice_prompt(case), exaggeration(case))[0]
+
+
+def voice_prompt(case: ReferenceCase) -> torch.Tensor | None:
+    """The speech tokens of the voice, `None` where it has none."""
+    name = "cond_prompt_speech_tokens"
+    return case.input(name) if case.holds(f"inputs.{name}") else None
+
+
+def for_rows(tensor: torch.Tensor | None, rows: int) -> torch.Tensor | None:
+    """One voice for all rows, as upstream spreads it."""
+    return tensor if tensor is None else tensor.expand(rows, *tensor.shape[1:])
 
 
 @reference_runner(
@@ -98,7 +109,8 @@ def run_conditioning(case: ReferenceCase) -> Iterator[Check]:
     t3 = build_t3(case)
     voice = voice_rows(case, t3)
     yield case.check("cond", voice, "cond")
-    prompt = build_prompt(t3, list(voice), list(case.input("text_tokens")), is_guided=t3.config.is_guided)
+    is_guided = len(case.output("embeds")) > len(voice)
+    prompt = build_prompt(t3, list(voice), list(case.input("text_tokens")), is_guided=is_guided)
     repeated = t3.config.num_start_tokens - 1
     yield case.check("embeds", prompt.inputs_embeds[:, : prompt.inputs_embeds.shape[1] - repeated], "embeds")
 
@@ -122,6 +134,8 @@ def generate(case: ReferenceCase, t3: ChatterboxT3Model, voice: torch.Tensor) ->
     is_turbo = "max_gen_len" in arguments
     limit = arguments.pop("max_gen_len") + 1 if is_turbo else arguments.pop("max_new_tokens")
     weight = arguments.pop("cfg_weight", 0.0)
+    if is_turbo and not arguments["temperature"]:
+        arguments["temperature"] = 1.0  # upstream leaves the scaling out
     config = GenerationConfig(**{"top_k": 0, "min_p": 0.0} | arguments, do_sample=True)
     prompt = build_prompt(t3, list(voice), list(case.input("text_tokens")), is_guided=weight > 0)
     sampler = RowSampler(None, t3.device)
@@ -181,9 +195,9 @@ def run_loss(case: ReferenceCase) -> Iterator[Check]:
     output = t3(
         input_ids=inputs["text"],
         speech_ids=inputs["speech"],
-        speaker_embeddings=case.input("speaker_emb"),
-        prompt_tokens=case.input("cond_prompt_speech_tokens"),
-        exaggeration=exaggeration(case),
+        speaker_embeddings=for_rows(case.input("speaker_emb"), len(inputs["text"])),
+        prompt_tokens=for_rows(voice_prompt(case), len(inputs["text"])),
+        exaggeration=for_rows(exaggeration(case), len(inputs["text"])),
         labels=labels["speech"],
         text_labels=labels["text"],
     )

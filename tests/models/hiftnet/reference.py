@@ -18,6 +18,16 @@ from tts_models.models.hiftnet.source_hiftnet import HiFTNetSource, SourceDraws
 CONFIG_NAMES = {"f0_cond_channels": "f0_predictor_cond_channels", "cond_channels": "f0_predictor_cond_channels"}
 
 
+# What upstream's constructor assumes where a case says nothing; our configuration assumes the released vocoder.
+UPSTREAM_DEFAULTS: dict[str, Any] = {
+    "sampling_rate": 22050,
+    "upsample_rates": [8, 8],
+    "upsample_kernel_sizes": [16, 16],
+    "source_resblock_kernel_sizes": [7, 11],
+    "source_resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5]],
+}
+
+
 def convert_arguments(upstream: dict[str, Any]) -> dict[str, Any]:
     """Upstream's constructor arguments as those of [`HiFTNetConfig`]."""
     arguments = {CONFIG_NAMES.get(name, name): value for name, value in upstream.items()}
@@ -31,9 +41,13 @@ def build_model(case: ReferenceCase) -> HiFTNetModel:
     """The vocoder of a case: filled in upstream's names, then converted as a released checkpoint is."""
     upstream = case.state_dict()
     upstream = conversion.part_of(upstream, "mel2wav.") or upstream
-    sizes = conversion.vocoder_config(upstream).to_dict()
-    known = {name: sizes[name] for name in HiFTNetConfig().to_dict() if name in sizes and name in HIFTNET_FIELDS}
-    model = HiFTNetModel(HiFTNetConfig(**(known | convert_arguments(case.spec["config"]))))
+    sizes = {
+        "f0_predictor_in_channels": upstream["f0_predictor.condnet.0.parametrizations.weight.original1"].shape[1],
+        "f0_predictor_cond_channels": upstream["f0_predictor.condnet.0.bias"].shape[0],
+        "f0_predictor_layers": conversion.count_of(upstream, r"f0_predictor\.condnet\.(\d+)\."),
+    }
+    given = convert_arguments(UPSTREAM_DEFAULTS | case.spec["config"])
+    model = HiFTNetModel(HiFTNetConfig(**(sizes | given)))
     model.load_state_dict(conversion.convert_vocoder(upstream))
     return model.eval().to(case.device)
 
@@ -82,7 +96,7 @@ def run_f0_predictor(case: ReferenceCase) -> Iterator[Check]:
 @reference_runner("s3gen", kinds=("nsf_source_*",), needs=("inputs.f0", "inputs.phase", "outputs.source"))
 def run_source(case: ReferenceCase) -> Iterator[Check]:
     """Pitch to source, with recorded phases and noise."""
-    config = HiFTNetConfig(**convert_arguments(case.spec["config"]))
+    config = HiFTNetConfig(**convert_arguments(UPSTREAM_DEFAULTS | case.spec["config"]))
     source = HiFTNetSource(config)
     source.load_state_dict(conversion.part_of(conversion.convert_vocoder(case.state_dict()), "harmonic_source."))
     source, f0 = source.to(case.device), case.input("f0")

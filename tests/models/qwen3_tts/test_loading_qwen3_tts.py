@@ -10,8 +10,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForTextToWaveform, AutoProcessor
 
 from tests.common.comparing import assert_close
-from tests.models.qwen3_tts.tester import Tester, prepared_voice, write_released_folder
-from tts_models import Qwen3TTSConfig, Qwen3TTSForConditionalGeneration, Qwen3TTSSpeakerEncoder
+from tests.models.qwen3_tts.tester import TALKER, Tester, prepared_voice, write_released_folder
+from tts_models import (
+    Qwen3TTSConfig,
+    Qwen3TTSForConditionalGeneration,
+    Qwen3TTSSpeakerEncoder,
+    Qwen3TTSTalkerConfig,
+)
 
 
 @pytest.fixture(scope="module", params=["base", "custom_voice", "voice_design"])
@@ -102,6 +107,19 @@ def test_released_configuration_is_read(tmp_path: Path) -> None:
     config = AutoConfig.from_pretrained(tmp_path)
     assert isinstance(config, Qwen3TTSConfig)
     assert config.talker_config.rope_parameters == {"rope_type": "default", "rope_theta": 500000.0}
+    assert config.talker_config.code_predictor_config.rope_parameters == {"rope_type": "default", "rope_theta": 1e6}
     assert config.talker_config.code_predictor_config.talker_hidden_size == 64
     assert config.speaker_encoder_config.enc_dim == 64
     assert config.sampling_rate == 24000 and config.samples_per_frame == 1920
+
+
+def test_stretched_rotation_and_windows_are_kept() -> None:
+    stretched = {"type": "linear", "factor": 2.0, "mrope_section": [2, 1, 1]}
+    config = Qwen3TTSTalkerConfig(**TALKER, rope_scaling=stretched, rope_theta=5.0)
+    assert config.rope_parameters == {"rope_type": "linear", "factor": 2.0, "rope_theta": 5.0}
+    config = Qwen3TTSTalkerConfig(**TALKER, use_sliding_window=True, sliding_window=6)
+    assert set(config.layer_types) == {"sliding_attention"}
+    model = Tester().model()
+    model.talker.model.config = config
+    with pytest.raises(ValueError, match="sliding"):
+        model.enable_streaming_optimizations()

@@ -95,4 +95,7 @@ def run_windows(case: ReferenceCase) -> Iterator[Check]:
     if case.holds("outputs.merge_demo"):
         spans = re.findall(r"(\d+)-(\d+)", case.spec["merge_demo"]["segments"])
         windows = [torch.arange(int(first), int(last) + 1) for first, last in spans]
+        demo = case.spec["merge_demo"]
+        half = demo.get("overlap_s", 4) // 2 * demo.get("token_rate", 25)
+        model.config.window_overlap_frames = 2 * half * model.config.frames_per_token
         yield compare("merge_demo", model._join(windows), case.output("merge_demo"), EXACT)

@@ -116,9 +116,9 @@ class HiFTNetConfig(PreTrainedConfig):
                 f"`base_channels` must be divisible by {2 ** len(rates)} (halved by each upsampling), got "
                 f"{self.base_channels}."
             )
-        if self.istft_n_fft % (2 * self.istft_hop_len):
+        if self.istft_n_fft % 2 or self.istft_n_fft % self.istft_hop_len:
             raise ValueError(
-                f"`istft_n_fft` must be a multiple of twice `istft_hop_len={self.istft_hop_len}`, got "
+                f"`istft_n_fft` must be even and a multiple of `istft_hop_len={self.istft_hop_len}`, got "
                 f"{self.istft_n_fft}."
             )
 

@@ -21,7 +21,8 @@ import torch
 from torch import nn
 from transformers import LogitsProcessorList, PreTrainedModel
 
-from ...acceleration.graphed_lockstep import GraphedLockstepDecoder, can_record
+from ...acceleration.decoder_step import has_plain_positions
+from ...acceleration.graphed_lockstep import GraphedLockstepDecoder
 from ...acceleration.lockstep import LockstepDecoder
 from ...acceleration.programs import KeptPrograms
 from ...acceleration.sampling import RowSampler
@@ -90,7 +91,7 @@ def write_phones(
         generators: One per row to draw with; without them the best token is taken.
         programs: Recorded steps to take, where the model's can be recorded.
     """
-    if programs is None or not can_record(g2p.model):
+    if programs is None or not has_plain_positions(g2p.model):
         return _write(g2p, prompts, first, end, limit, processors, generators, LockstepDecoder)
     with programs.lock:
         decoder = partial(GraphedLockstepDecoder, programs, max_steps=limit)

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import LogitsProcessorList
 
-from ...acceleration.decoder_step import DecoderStep, RunLayer, layer_step
+from ...acceleration.decoder_step import DecoderStep, RunLayer, has_plain_positions, layer_step
 from ...acceleration.kv_cache import LayerCache, RepeatedLayer
 from ...acceleration.projections import Projection, is_plain, project_int8, project_joined
 from ...acceleration.sampling import RowSampler
@@ -235,6 +235,12 @@ def _check(talker: "Qwen3TTSTalker", options: Qwen3TTSOptimizations) -> None:
         raise ValueError(f"`use_cuda_graphs` needs the model on a CUDA device; it is on {device!r}.")
     if options.int8 and device != "cpu":
         raise ValueError(f"`int8` needs the model on the CPU; it is on {device!r}.")
+    for name, part in (("talker_config", talker.model), ("code_predictor_config", talker.code_predictor.model)):
+        if not has_plain_positions(part):
+            raise ValueError(
+                f"The fast loops know neither sliding windows nor rotations that depend on the length; `{name}` has "
+                f"{sorted(set(part.config.layer_types))} and {part.config.rope_parameters}."
+            )
     layers = (*talker.model.layers, *talker.code_predictor.model.layers)
     linear = [module for layer in layers for name, module in layer.named_modules() if name.endswith("_proj")]
     if options.has_fixed_shapes and not all(map(is_plain, linear)):

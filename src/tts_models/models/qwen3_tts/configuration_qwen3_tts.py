@@ -38,10 +38,12 @@ _LANGUAGE_IDS = {
 
 def _plain_rope(rope_parameters: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The rotary parameters of a released configuration, without the sections that change nothing for speech."""
-    given = dict(rope_parameters or {})
-    kwargs.pop("rope_scaling", None)
+    given = dict(rope_parameters or {}) | (kwargs.pop("rope_scaling", None) or {})
     theta = kwargs.pop("rope_theta", None) or given.get("rope_theta") or 1_000_000.0
-    return {"rope_type": "default", "rope_theta": float(theta)}
+    kind = given.pop("type", None) or given.get("rope_type") or "default"
+    for name in ("interleaved", "mrope_interleaved", "mrope_section"):
+        given.pop(name, None)
+    return given | {"rope_type": kind, "rope_theta": float(theta)}
 
 
 # trf-ignore: TRF057 (for models outside the library, that decorator prints an error at import)
@@ -133,6 +135,8 @@ class Qwen3TTSTalkerConfig(Qwen3Config):
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.rope_parameters = _plain_rope(self.rope_parameters, kwargs)
+        if self.use_sliding_window:
+            self.max_window_layers = 0  # upstream's talker has the window in every layer
         # Not read by the network, and no field of the library's.
         kwargs.pop("position_id_per_seconds", None)
         predictor = {} if self.code_predictor_config is None else self.code_predictor_config

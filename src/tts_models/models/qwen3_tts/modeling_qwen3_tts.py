@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import Cache, PreTrainedModel, Qwen3Model
+from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput, can_return_tuple
 
 from ...language_model_part import LanguageModelEmbeddingsMixin
@@ -377,9 +378,10 @@ class Qwen3TTSTextProjection(nn.Module):
         super().__init__()
         self.linear_fc1 = nn.Linear(config.text_hidden_size, config.text_hidden_size)
         self.linear_fc2 = nn.Linear(config.text_hidden_size, config.hidden_size)
+        self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.linear_fc2(F.silu(self.linear_fc1(hidden_states)))
+        return self.linear_fc2(self.act_fn(self.linear_fc1(hidden_states)))
 
 
 # trf-ignore: TRF057

@@ -183,10 +183,11 @@ class Qwen3TTSTimeDelayLayer(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, dilation: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv1d(in_channels, out_channels, kernel, dilation=dilation)
-        self.padding = (kernel - 1) * dilation // 2
+        total = (kernel - 1) * dilation
+        self.padding = (total // 2, total - total // 2)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.conv(F.pad(hidden_states, (self.padding, self.padding), mode="reflect")))
+        return torch.relu(self.conv(F.pad(hidden_states, self.padding, mode="reflect")))
 
 
 __all__ = ["Qwen3TTSSpeakerEncoder", "Qwen3TTSSpeakerEncoderOutput"]

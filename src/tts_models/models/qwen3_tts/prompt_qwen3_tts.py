@@ -150,7 +150,9 @@ class PromptBuilder:
         if row.non_streaming_mode:
             read = torch.cat([text, self.tts_eos]) + self.codec_pad
             return torch.cat([read, self.tts_pad + self.codec_bos]), self.tts_pad
-        return text[:1] + self.codec_bos, torch.cat([text[1:], self.tts_eos])
+        # The token after the role, which for an empty text is the end of the turn, as upstream.
+        first = self.talker.embed_text(row.input_ids[_HEAD : _HEAD + 1])
+        return first + self.codec_bos, torch.cat([text[1:], self.tts_eos])
 
     def _in_context(self, row: PromptRow, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Transcript and text over the codes of the reference, side by side or one after the other."""

@@ -200,14 +200,13 @@ def end_ids(model_config: Qwen3TTSConfig, config: GenerationConfig) -> list[int]
     """The ids that end a row: `eos_token_id`, by default the codec's end.
 
     Raises:
-        ValueError: an id outside the codec table, or the id of a code.
+        ValueError: an id outside the codec table, or the id of a code other than the codec's end.
     """
-    given = config.eos_token_id
-    ids = [model_config.talker_config.codec_eos_token_id] if given is None else given
-    ids = [int(each) for each in torch.as_tensor(ids).flatten().tolist()]
-    first, last = model_config.talker_config.code_predictor_config.vocab_size, model_config.talker_config.vocab_size
-    if not ids or not all(first <= each < last for each in ids):
-        raise ValueError(f"`eos_token_id` must hold ids in {first}…{last - 1}; got {given}.")
+    given, talker = config.eos_token_id, model_config.talker_config
+    end, first, last = talker.codec_eos_token_id, talker.code_predictor_config.vocab_size, talker.vocab_size - 1
+    ids = [int(each) for each in torch.as_tensor(end if given is None else given).flatten().tolist()]
+    if not ids or not all(each == end or first <= each <= last for each in ids):
+        raise ValueError(f"`eos_token_id` must hold ids in {first}…{last}; got {given}.")
     return ids
 
 

@@ -20,6 +20,10 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_rope_utils import RopeParameters
 
 
+# Mimi's, whatever the frame rate: only the kernel follows that.
+DOWNSAMPLE_STRIDE = 2
+
+
 # trf-ignore: TRF057
 @strict
 class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
@@ -107,14 +111,14 @@ class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @property
-    def downsample_stride(self) -> int:
-        """Stride of the convolution between transformer and quantizer."""
-        return round(self.sampling_rate / math.prod(self.upsampling_ratios) / self.frame_rate)
+    def downsample_kernel_size(self) -> int:
+        """Kernel of the convolution between transformer and quantizer."""
+        return 2 * int(self.sampling_rate / math.prod(self.upsampling_ratios) / self.frame_rate)
 
     @property
     def samples_per_frame(self) -> int:
         """Samples per code."""
-        return math.prod(self.upsampling_ratios) * self.downsample_stride
+        return math.prod(self.upsampling_ratios) * DOWNSAMPLE_STRIDE
 
 
 # trf-ignore: TRF057
@@ -295,4 +299,9 @@ class Qwen3TTSTokenizerConfig(PreTrainedConfig):
         return self.output_sample_rate / self.decode_upsample_rate
 
 
-__all__ = ["Qwen3TTSTokenizerConfig", "Qwen3TTSTokenizerDecoderConfig", "Qwen3TTSTokenizerEncoderConfig"]
+__all__ = [
+    "DOWNSAMPLE_STRIDE",
+    "Qwen3TTSTokenizerConfig",
+    "Qwen3TTSTokenizerDecoderConfig",
+    "Qwen3TTSTokenizerEncoderConfig",
+]

@@ -42,6 +42,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from ...loading import CompleteCheckpointMixin
 from ...streaming.context import LeftContext
 from .configuration_qwen3_tts_tokenizer import (
+    DOWNSAMPLE_STRIDE,
     Qwen3TTSTokenizerConfig,
     Qwen3TTSTokenizerDecoderConfig,
     Qwen3TTSTokenizerEncoderConfig,
@@ -419,13 +420,12 @@ class Qwen3TTSTokenizerEncoder(Qwen3TTSTokenizerPreTrainedModel):
         self.encoder = MimiEncoder(config)
         window = config.sliding_window if use_sliding_window else None
         self.encoder_transformer = Qwen3TTSTokenizerTransformer(config, window)
-        stride = config.downsample_stride
         self.downsample = MimiConv1d(
             config,
             config.hidden_size,
             config.hidden_size,
-            kernel_size=2 * stride,
-            stride=stride,
+            kernel_size=config.downsample_kernel_size,
+            stride=DOWNSAMPLE_STRIDE,
             bias=False,
             pad_mode="replicate",
         )

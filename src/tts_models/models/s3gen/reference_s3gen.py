@@ -186,10 +186,15 @@ def drop_invalid_tokens(
         raise ValueError(f"`speech_tokens` must be one row of ids, got shape {tuple(tokens.shape)}.")
     tokens = tokens.reshape(-1).long()
     if between_marks:
-        starts, ends = (tokens == vocab_size).nonzero(), (tokens == vocab_size + 1).nonzero()
-        start = int(starts[0]) + 1 if len(starts) else 0
-        tokens = tokens[start : int(ends[0]) if len(ends) else None]
+        tokens = cut_at_marks(tokens, vocab_size)
     return tokens[tokens < vocab_size]
+
+
+def cut_at_marks(tokens: torch.LongTensor, vocab_size: int = 6561) -> torch.LongTensor:
+    """What lies between the first start of speech and the first end among ids `(tokens,)`, other ids included."""
+    starts, ends = (tokens == vocab_size).nonzero(), (tokens == vocab_size + 1).nonzero()
+    start = int(starts[0]) + 1 if len(starts) else 0
+    return tokens[start : int(ends[0]) if len(ends) else None]
 
 
 def save_s3gen_reference(ref_dict: Mapping[str, Any], path: str | Path) -> None:
@@ -211,4 +216,4 @@ def load_s3gen_reference(path: str | Path) -> dict[str, torch.Tensor | None]:
     return {name: tensors.get(name) for name in REFERENCE_KEYS}
 
 
-__all__ = ["drop_invalid_tokens", "join_references", "load_s3gen_reference", "save_s3gen_reference"]
+__all__ = ["cut_at_marks", "drop_invalid_tokens", "join_references", "load_s3gen_reference", "save_s3gen_reference"]
