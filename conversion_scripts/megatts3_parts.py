@@ -25,7 +25,7 @@ from tts_models.models.megatts3.modeling_megatts3_text_encoder import sinusoid_p
 # The aligner's encoder computes its positions.
 UNUSED_ALIGNER = r"encoder\.positional_embedding"
 # Upstream never gives the duration model characters; the last is an empty buffer.
-UNUSED_DURATION = r"char_encoder\..+|char_empty_embed\.weight|embed_positions\._float_tensor"
+UNUSED_DURATION = r"char_encoder\..+|char_empty_embed\.weight|embed_positions\._float_tensor|bert_input_proj\..+"
 # Tables that the transformer computes.
 UNUSED_TRANSFORMER = r"(?:.+\.)?freqs_cis|ph_pos_embed\..+"
 # Without an encoder there is nothing to project.
@@ -34,6 +34,7 @@ UNUSED_WITHOUT_ENCODER = r"proj_to_z\.(?:weight|bias)"
 # How a name begins that no rule knows.
 UNKNOWN = "(unknown) "
 HEAD_DIM = 64
+TONES, NUM_TONES = "ling_label_embed_layers.tone.weight", 23
 
 # Upstream's names on the left, ours on the right. The first rule that matches a whole name counts.
 
@@ -152,6 +153,16 @@ def convert_aligner(upstream: StateDict) -> dict[str, Any]:
 def convert_duration(upstream: StateDict) -> dict[str, Any]:
     """Weights of [`MegaTTS3DurationModel`]."""
     converted = renamed(without(upstream, UNUSED_DURATION), DURATION_RULES)
+    # What upstream can leave out is there with zeros: biases, the convolutions' projection, the tones.
+    width = upstream["encoder.emb.weight"].shape[1]
+    if not any(name.startswith("encoder.pre.") for name in upstream):
+        converted["text_encoder.prenet.projection.weight"] = torch.zeros(width, width)
+        converted["text_encoder.prenet.projection.bias"] = torch.zeros(width)
+    if TONES not in upstream:
+        converted["text_encoder.tone_embedding.weight"] = torch.zeros(NUM_TONES, width)
+    for name, weight in list(converted.items()):
+        if re.fullmatch(r"layers\.\d+\.fc[12]\.weight", name):
+            converted.setdefault(name.replace("weight", "bias"), weight.new_zeros(len(weight)))
     return _as_products(converted, rf"{_TEXT_PRODUCTS}|layers\.\d+\.fc1\.weight")
 
 
@@ -178,19 +189,21 @@ def convert_vae(upstream: StateDict) -> dict[str, Any]:
 def text_encoder_config(upstream: StateDict, prefix: str, tone: str) -> MegaTTS3TextEncoderConfig:
     """Sizes of the text encoder that upstream calls `prefix`; `tone` is the name of its table of tones."""
     phones, hidden_size = shape_of(upstream, f"{prefix}.emb.weight")
+    has_prenet = any(name.startswith(f"{prefix}.pre.") for name in upstream)
     _, relative, head_dim = shape_of(upstream, f"{prefix}.encoder.attn_layers.0.emb_rel_k")
     inner, _, kernel_size = shape_of(upstream, f"{prefix}.encoder.ffn_layers.0.conv_1.weight")
     return MegaTTS3TextEncoderConfig(
         vocab_size=phones,
-        num_tones=shape_of(upstream, tone)[0],
+        num_tones=shape_of(upstream, tone)[0] if tone in upstream else NUM_TONES,
         hidden_size=hidden_size,
         intermediate_size=inner,
         num_hidden_layers=count_of(upstream, rf"{prefix}\.encoder\.attn_layers\.(\d+)\."),
         num_attention_heads=hidden_size // head_dim,
         kernel_size=kernel_size,
-        prenet_layers=count_of(upstream, rf"{prefix}\.pre\.conv_layers\.(\d+)\."),
-        prenet_kernel_size=shape_of(upstream, f"{prefix}.pre.conv_layers.0.weight")[2],
+        prenet_layers=count_of(upstream, rf"{prefix}\.pre\.conv_layers\.(\d+)\.") if has_prenet else 0,
+        prenet_kernel_size=shape_of(upstream, f"{prefix}.pre.conv_layers.0.weight")[2] if has_prenet else 5,
         window_size=relative // 2,
+        norm_first=f"{prefix}.encoder.last_ln.gamma" in upstream,
     )
 
 
@@ -228,6 +241,7 @@ def duration_config(upstream: StateDict, **given: Any) -> MegaTTS3DurationConfig
         "num_hidden_layers": count_of(upstream, r"layers\.(\d+)\."),
         "num_durations": rows - 2,
         "head_type": "regression" if "project_out_dim.0.weight" in upstream else "classification",
+        "norm_first": "layer_norm.weight" in upstream,
         "use_position_embedding": "embed_positions._float_tensor" in upstream,
     }
     return MegaTTS3DurationConfig(**sizes | given)
@@ -274,8 +288,9 @@ def vae_config(upstream: StateDict, **given: Any) -> MegaTTS3VAEConfig:
         "decoder_hidden_size": shape_of(upstream, "decoder.model_up.1.bias")[0] // 2**stages,
         "use_tanh": f"decoder.model_up.{2 * stages + 5}.weight" not in upstream,
         "has_encoder": with_encoder,
-        "encoder_hidden_size": shape_of(upstream, "proj_to_z.weight")[1],
     }
+    if "proj_to_z.weight" in upstream:
+        sizes["encoder_hidden_size"] = shape_of(upstream, "proj_to_z.weight")[1]
     if with_encoder:
         sizes["encoder_num_filters"] = shape_of(upstream, "encoder.encoder.model.0.conv.conv.bias")[0]
         sizes["encoder_num_lstm_layers"] = count_of(upstream, r"encoder\.encoder\.model\.\d+\.lstm\.weight_ih_l(\d+)")

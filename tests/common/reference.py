@@ -50,8 +50,13 @@ class Check:
     note: str = ""
 
 
-def compare(quantity: str, actual: Any, expected: Any, tolerance: float | str = EXACT) -> Check:
-    """Compares two tensors, or anything `torch.as_tensor` takes; for exact quantities also any two Python values."""
+def compare(quantity: str, actual: Any, expected: Any, tolerance: float | str = EXACT) -> Check | None:
+    """Compares two tensors, or anything `torch.as_tensor` takes; for exact quantities also any two Python values.
+
+    `None` where `expected` is: a case need not hold every output.
+    """
+    if expected is None:
+        return None
     if tolerance == EXACT and not isinstance(expected, torch.Tensor):
         equal = actual == expected
         note = "" if equal else f"got {_shorten(actual)}, expected {_shorten(expected)}"
@@ -154,10 +159,10 @@ class ReferenceCase:
         """The inputs `prefix.0`, `prefix.1`, … in order, on the case's device."""
         return tuple(tensor.to(self.device) for tensor in self._numbered(f"inputs.{prefix}."))
 
-    def output(self, name: str) -> torch.Tensor:
-        """The recorded output `name`, on the CPU; asking for it marks it as compared."""
+    def output(self, name: str) -> torch.Tensor | None:
+        """The recorded output `name`, on the CPU, `None` where there is none; asking marks it as compared."""
         self.compared.add(f"outputs.{name}")
-        return self.tensors[f"outputs.{name}"]
+        return self.tensors.get(f"outputs.{name}")
 
     def num_outputs(self, prefix: str) -> int:
         """How many outputs `prefix.0`, `prefix.1`, … there are."""
@@ -183,8 +188,13 @@ class ReferenceCase:
                 return EXACT if str(stated[name]).startswith(EXACT) else float(stated[name])
         raise KeyError(f"{self.name} states no tolerance for {' or '.join(names)}; it has {sorted(stated)}")
 
-    def check(self, output: str, actual: Any, *tolerances: str) -> Check:
-        """Compares `actual` with the stored `outputs.<output>`, by the tolerance stated for it or for `tolerances`."""
+    def check(self, output: str, actual: Any, *tolerances: str) -> Check | None:
+        """Compares `actual` with the stored `outputs.<output>`, by the tolerance stated for it or for `tolerances`.
+
+        `None` where the case does not hold it.
+        """
+        if not self.holds(f"outputs.{output}"):
+            return None
         return compare(output, actual, self.output(output), self.tolerance(output, *tolerances))
 
     def uncompared(self) -> list[str]:
@@ -278,7 +288,8 @@ def run_case(case: ReferenceCase) -> Iterator[Check]:
         if runner is None:
             yield _failed("(all)", "no runner")
             return
-        yield from runner(case)
+        checks = [check for check in runner(case) if check is not None]
+        yield from checks or [_failed("(all)", "nothing was compared")]
     except Exception as error:
         yield _failed("(error)", f"{type(error).__name__}: {error}")
         return

@@ -8,8 +8,14 @@ from tts_models.text.chinese import read_digits, read_integer
 
 @pytest.fixture
 def without_rules(monkeypatch):
+    monkeypatch.setattr(normalization, "_original_normalizer", lambda language: None)
     monkeypatch.setattr(normalization, "_wetext_normalizer", lambda *options: None)
     normalization._warn_of_plain_rules.cache_clear()
+
+
+@pytest.fixture
+def without_original(monkeypatch):
+    monkeypatch.setattr(normalization, "_original_normalizer", lambda language: None)
 
 
 def rules(language: str, function):
@@ -48,12 +54,12 @@ def test_other_languages_are_refused() -> None:
         normalize_text("Bonjour.", "fr")
 
 
-def test_chinese_ends_keep_their_blanks(monkeypatch) -> None:
+def test_chinese_ends_keep_their_blanks(without_original, monkeypatch) -> None:
     monkeypatch.setattr(normalization, "_wetext_normalizer", rules("zh", str.upper))
     assert normalize_text(" a好 ", "zh") == " A好 " and normalize_text("  ", "zh") == "  "
 
 
-def test_english_is_corrected(monkeypatch) -> None:
+def test_english_is_corrected(without_original, monkeypatch) -> None:
     said = {
         "1234 in it, 1990s": "thousand two hundred thirty four in it, nineties",
         "1990": "nineteen ninety",
@@ -64,7 +70,7 @@ def test_english_is_corrected(monkeypatch) -> None:
     assert normalize_text(" 1,234  in it, 1990s", "en") == expected
 
 
-def test_failing_rules_leave_the_rest(monkeypatch) -> None:
+def test_failing_rules_leave_the_rest(without_original, monkeypatch) -> None:
     def fail(text: str) -> str:
         assert text.isascii() and "!" not in text
         return text.replace("3", "three")
@@ -73,8 +79,18 @@ def test_failing_rules_leave_the_rest(monkeypatch) -> None:
     assert normalize_text("好 3 a 好3! 好3", "en") == "好 three a 好3! 好three"
 
 
-def test_rules_of_the_extra() -> None:
+def test_original_rules_come_first() -> None:
+    pytest.importorskip("tn")
+    assert normalize_text('He said "hi" to 2,500 at 10km/h', "en").startswith('He said "hi" to two thousand five')
+    as_upstream = {"remove_erhua": True, "remove_interjections": True}
+    assert normalize_text("玩儿啊，x+y=10。", "zh", **as_upstream) == "玩,x加y等于十."
+    assert normalize_text("玩儿啊。", "zh") == "玩儿啊."
+    assert normalize_text("\n9", "en") == "\nnine"
+
+
+def test_rules_of_the_extra(without_original) -> None:
     pytest.importorskip("wetext")
+    assert normalize_text('He said "hi".', "en") == 'He said "hi".'
     assert normalize_text("第3名，1/3。", "zh") == "第三名,三分之一."
     assert normalize_text("It costs £1,234.56!", "en").startswith("It costs one thousand two hundred and thirty four")
     assert normalize_text("The 1990s", "en") == "The nineteen nineties"

@@ -12,6 +12,8 @@ from .numbers import spell_out_numbers
 logger = logging.getLogger(__name__)
 
 LANGUAGES = ("en", "zh")
+# How the rules say that they have no reading of a text.
+_FAILURES = (AssertionError, RuntimeError, ValueError)
 # What the rules of the package `wetext` read otherwise than WeTextProcessing's for English.
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _SMALL_NUMBERS = (
@@ -26,6 +28,25 @@ _DECADE = re.compile(r"\b(1[1-9]\d0|20\d0)s\b")
 _THOUSAND = re.compile(r"(\w+ )?\bthousand\b")
 _HUNDREDS = re.compile(rf"\bhundred (?=(?:{'|'.join(_SMALL_NUMBERS)})\b)")
 _FULL_WIDTH = {0xFF01 + offset: 0x21 + offset for offset in range(94)} | {0x3000: 0x20, 0x3002: 0x2E}
+
+
+@lru_cache(maxsize=2)
+def _original_normalizer(language: str) -> Callable[[str], str] | None:
+    """The rules of WeTextProcessing itself as it comes, `None` where it is not installed."""
+    try:
+        if language == "en":
+            from tn.english.normalizer import Normalizer
+        else:
+            from tn.chinese.normalizer import Normalizer
+    except ImportError:
+        return None
+    # It tells of every file it opens, through a logger of its own.
+    disabled = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        return Normalizer(overwrite_cache=False).normalize
+    finally:
+        logging.disable(disabled)
 
 
 @lru_cache(maxsize=8)
@@ -49,8 +70,10 @@ def _wetext_normalizer(language: str, remove_erhua: bool, remove_interjections: 
 def normalize_text(text: str, language: str, remove_erhua: bool = False, remove_interjections: bool = False) -> str:
     """`text` with dates, times, numbers, money and units as words.
 
-    The rules are WeTextProcessing's, through the package `wetext` (the extra `text`). Without it only whole numbers,
-    decimals and per cents (in English also ordinals and $, £, €) are spelled out, and a warning says so once.
+    The rules are WeTextProcessing's: its own where it is installed (for Chinese only with `remove_erhua` and
+    `remove_interjections`, which it comes with), else those of the light package `wetext` (the extra `text`), which
+    reads some things otherwise. Without both, only whole numbers, decimals and per cents (in English also ordinals and
+    $, £, €) are spelled out, and a warning says so once.
 
     Args:
         text: Any text.
@@ -63,6 +86,9 @@ def normalize_text(text: str, language: str, remove_erhua: bool = False, remove_
     """
     if language not in LANGUAGES:
         raise ValueError(f"`language` must be one of {', '.join(LANGUAGES)}; got {language!r}.")
+    original = _original_normalizer(language) if language == "en" or (remove_erhua and remove_interjections) else None
+    if original is not None:
+        return _by_rules(original, text)
     normalize = _wetext_normalizer(language, remove_erhua, remove_interjections)
     if normalize is None:
         return _normalize_plainly(text, language)
@@ -77,8 +103,8 @@ def normalize_text(text: str, language: str, remove_erhua: bool = False, remove_
 def _by_rules(normalize: Callable[[str], str], text: str) -> str:
     """`normalize(text)`; where the rules fail on a mixture of scripts, the ASCII runs of it are normalised alone."""
     try:
-        return normalize(text)
-    except AssertionError:
+        return normalize(text).replace('\\"', '"')
+    except _FAILURES:
         return _ASCII_RUN.sub(lambda match: _leniently(normalize, match[0]), text)
 
 
@@ -87,7 +113,7 @@ def _leniently(normalize: Callable[[str], str], text: str) -> str:
     spoken = text.strip()
     try:
         return text.replace(spoken, normalize(spoken)) if spoken else text
-    except AssertionError:
+    except _FAILURES:
         return text
 
 

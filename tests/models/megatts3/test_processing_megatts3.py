@@ -17,7 +17,8 @@ from tts_models.text import normalization
 
 @pytest.fixture
 def plain_rules(monkeypatch):
-    """As if `wetext` were not installed."""
+    """As if no rules were installed."""
+    monkeypatch.setattr(normalization, "_original_normalizer", lambda language: None)
     monkeypatch.setattr(normalization, "_wetext_normalizer", lambda *options: None)
     normalization._warn_of_plain_rules.cache_clear()
 

@@ -78,6 +78,8 @@ class MegaTTS3TextEncoderConfig(PreTrainedConfig):
             Distance up to which relative positions have rows of their own.
         use_bias (`bool`, *optional*, defaults to `True`):
             Whether the attention projections have biases.
+        norm_first (`bool`, *optional*, defaults to `True`):
+            Whether the norms stand before the parts of a layer, and one after all layers, or after each part.
         layer_norm_eps (`float`, *optional*, defaults to 1e-4):
             Added to the variance.
         dropout, attention_dropout (`float`, *optional*, default to 0.0):
@@ -98,6 +100,7 @@ class MegaTTS3TextEncoderConfig(PreTrainedConfig):
     prenet_kernel_size: int = 5
     window_size: int = 4
     use_bias: bool = True
+    norm_first: bool = True
     layer_norm_eps: float = 1e-4
     dropout: float | int = 0.0
     attention_dropout: float | int = 0.0
@@ -216,6 +219,8 @@ class MegaTTS3DurationConfig(PreTrainedConfig):
             (`"classification"`).
         use_position_embedding (`bool`, *optional*, defaults to `False`):
             Whether absolute positions are added to the input, in addition to rotary ones.
+        norm_first (`bool`, *optional*, defaults to `True`):
+            Whether the norms stand before the parts of a layer, and one after all layers, or after each part.
         rope_theta (`float`, *optional*, defaults to 10000.0):
             Base of the rotary positions.
         max_position_embeddings (`int`, *optional*, defaults to 60000):
@@ -239,6 +244,7 @@ class MegaTTS3DurationConfig(PreTrainedConfig):
     num_durations: int = 128
     head_type: str = "regression"
     use_position_embedding: bool = False
+    norm_first: bool = True
     rope_theta: float | int = 10000.0
     max_position_embeddings: int = 60000
     layer_norm_eps: float = 1e-5

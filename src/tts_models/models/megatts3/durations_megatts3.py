@@ -25,6 +25,8 @@ TIME_TOKEN = 800
 _LEAST_FRAMES = {148: 64, 153: 64, 166: 64, 145: 64, 163: 32, 165: 32}
 FIRST_PHONE_FRAMES = 8
 FADE_FRAMES = 32
+# Of a phone after the disturbance and the speed, whatever the model tells apart.
+MOST_FRAMES = 127
 FINAL_FRAMES = (64, 128)
 
 
@@ -116,7 +118,7 @@ def apply_duration_rules(
         disturbance: The largest change of a phone (upstream's `dur_disturb`): 0.1 is ten per cent.
         uniforms: Which way and how far each phone is changed: two rows of numbers in [0, 1), `(phones,)` each.
         multiple: The frames add up to a multiple of it.
-        most: The longest phone before the pauses.
+        most: The longest phone that the model tells apart.
 
     Returns:
         int64 `(phones,)`.
@@ -129,7 +131,7 @@ def apply_duration_rules(
     if uniforms is not None:
         ratio = 1 + uniforms[1] * disturbance
         frames = torch.where(uniforms[0] > 0.5, frames * ratio, frames / ratio)
-    frames = (frames * speed_factor).round().clamp(0, most)
+    frames = (frames * speed_factor).round().clamp(0, MOST_FRAMES)
     for phone, least in _LEAST_FRAMES.items():
         frames = torch.where(phone_ids == phone, frames.clamp(min=least), frames)
     if is_first:

@@ -117,7 +117,7 @@ class MegaTTS3DurationLayer(GradientCheckpointingLayer):
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.dropout = config.dropout
+        self.dropout, self.norm_first = config.dropout, config.norm_first
 
     def forward(
         self,
@@ -126,9 +126,14 @@ class MegaTTS3DurationLayer(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None,
         past_key_values: KeyValueStore | None = None,
     ) -> torch.Tensor:
-        normed = self.self_attn_layer_norm(hidden_states)
+        normed = self.self_attn_layer_norm(hidden_states) if self.norm_first else hidden_states
         attended = self.self_attn(normed, position_embeddings, attention_mask, past_key_values)
         hidden_states = hidden_states + F.dropout(attended, self.dropout, self.training)
+        # CODEPATH: the released checkpoint normalises first; upstream's class can also do so after.
+        if not self.norm_first:
+            hidden_states = self.self_attn_layer_norm(hidden_states)
+            transformed = self.fc2(F.gelu(self.fc1(hidden_states)))
+            return self.final_layer_norm(hidden_states + F.dropout(transformed, self.dropout, self.training))
         transformed = self.fc2(F.gelu(self.fc1(self.final_layer_norm(hidden_states))))
         return hidden_states + F.dropout(transformed, self.dropout, self.training)
 
@@ -152,7 +157,7 @@ class MegaTTS3DurationModel(MegaTTS3PreTrainedModel):
         self.text_projection = nn.Linear(config.text_encoder_config.hidden_size, config.hidden_size)
         self.duration_embedding = nn.Embedding(config.num_durations + 2, config.hidden_size)
         self.layers = nn.ModuleList(MegaTTS3DurationLayer(config, index) for index in range(config.num_hidden_layers))
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
         # CODEPATH: the released model regresses; upstream's class can also be trained to classify.
         self.head = nn.Linear(config.hidden_size, 1 if self.is_regression else config.num_durations + 1)
         self._programs: KeptPrograms | None = None
@@ -189,7 +194,7 @@ class MegaTTS3DurationModel(MegaTTS3PreTrainedModel):
         steps = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32)
         angles = positions[..., None].float() * self.config.rope_theta ** (-steps / head_dim)
         angles = torch.cat([angles, angles], dim=-1)
-        dtype = self.norm.weight.dtype
+        dtype = self.head.weight.dtype
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
     def embed(
@@ -367,7 +372,7 @@ class MegaTTS3DurationModel(MegaTTS3PreTrainedModel):
             tokens = loop.run(steps, (temperature, top_k, generator) if do_sample else None)
         else:
             with self._programs.lock:
-                loop = self._programs.get(partial(DurationLoop.recorded, self), self.norm.weight, batch_size, room)
+                loop = self._programs.get(partial(DurationLoop.recorded, self), self.head.weight, batch_size, room)
                 loop.load(prompt, text_states)
                 tokens = loop.run(steps)
         return tokens * (phone_ids > 0)

@@ -87,12 +87,18 @@ class MegaTTS3TextLayer(GradientCheckpointingLayer):
         self.self_attn = VitsAttention(config)
         self.feed_forward_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = MegaTTS3TextFeedForward(config)
-        self.dropout = config.dropout
+        self.dropout, self.norm_first = config.dropout, config.norm_first
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         hidden_states = hidden_states * valid
-        attended, _ = self.self_attn(self.self_attn_layer_norm(hidden_states), attention_mask=attention_mask)
+        before = self.self_attn_layer_norm(hidden_states) if self.norm_first else hidden_states
+        attended, _ = self.self_attn(before, attention_mask=attention_mask)
         hidden_states = hidden_states + F.dropout(attended, self.dropout, self.training)
+        # CODEPATH: the released checkpoint normalises first; upstream's class can also do so after.
+        if not self.norm_first:
+            hidden_states = self.self_attn_layer_norm(hidden_states)
+            transformed = self.feed_forward(hidden_states, valid)
+            return self.feed_forward_layer_norm(hidden_states + F.dropout(transformed, self.dropout, self.training))
         transformed = self.feed_forward(self.feed_forward_layer_norm(hidden_states), valid)
         return hidden_states + F.dropout(transformed, self.dropout, self.training)
 
@@ -111,7 +117,7 @@ class MegaTTS3TextEncoder(nn.Module):
         self.tone_embedding = nn.Embedding(config.num_tones, config.hidden_size)
         self.prenet = MegaTTS3TextPrenet(config)
         self.layers = nn.ModuleList(MegaTTS3TextLayer(config) for _ in range(config.num_hidden_layers))
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
 
     def forward(self, phone_ids: torch.LongTensor, tone_ids: torch.LongTensor) -> torch.Tensor:
         """States of the phones.
@@ -132,7 +138,7 @@ class MegaTTS3TextEncoder(nn.Module):
             raise ValueError(
                 f"`tone_ids` must have the shape of `phone_ids` {tuple(phone_ids.shape)}; got {tuple(tone_ids.shape)}."
             )
-        valid = (phone_ids > 0)[..., None].to(self.norm.weight.dtype)
+        valid = (phone_ids > 0)[..., None].to(self.phone_embedding.weight.dtype)
         hidden_states = self.prenet(self._embed(phone_ids, tone_ids), valid)
         # The heads' products take an additive mask of the full shape.
         hidden = (phone_ids <= 0)[:, None, None].expand(-1, 1, phone_ids.shape[1], -1)

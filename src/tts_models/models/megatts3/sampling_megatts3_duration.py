@@ -91,7 +91,7 @@ class DurationLoop:
     """
 
     def __init__(self, model: "MegaTTS3DurationModel", batch_size: int, room: int) -> None:
-        config, weight = model.config, model.norm.weight
+        config, weight = model.config, model.head.weight
         self.model, self.room = model, room
         self.device, self.dtype = weight.device, weight.dtype
         heads = config.num_attention_heads
