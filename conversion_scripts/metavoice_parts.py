@@ -92,7 +92,7 @@ def band_config(
     Raises:
         ConversionError: A tensor is missing, or the network has a part that cannot be converted.
     """
-    if settings.get("cross_attention"):
+    if settings.get("cross_attention") and settings.get("transformer"):
         raise ConversionError("cross_attention is true; such a network cannot be converted")
     try:
         first, condition = upstream["encoders.0.conv.weight"], upstream["conv_codec.weight"]
@@ -106,7 +106,7 @@ def band_config(
         "growth": float(settings.get("growth", 2.0)),
         "max_channels": int(settings.get("max_channels", 10_000)),
         "kernel_size": kernel,
-        "stride": int(settings.get("stride", kernel // 2)),
+        "stride": int(settings.get("stride", 2)),  # upstream's default
         "res_blocks": _count(upstream, r"encoders\.0\.res_blocks\.(\d+)\."),
         "norm_groups": int(settings.get("norm_groups", 4)),
         "use_lstm": "bilstm.linear.weight" in upstream,

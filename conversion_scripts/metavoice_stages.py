@@ -20,6 +20,8 @@ from tts_models.models.metavoice.configuration_metavoice import (
 StateDict = Mapping[str, torch.Tensor]
 COMPILED_PREFIX = "_orig_mod."
 FIRST_STAGE_OFFSET, SECOND_STAGE_OFFSET = 2049, 1025
+# What upstream's constructor takes for an argument that is not given.
+UPSTREAM_DEFAULTS = {"causal": True, "norm_type": "layernorm", "nonlinearity_type": "gelu"}
 HEAD, TABLE = "lm_heads.0.weight", "transformer.wtes.0.weight"
 
 # Upstream's names on the left, ours on the right.
@@ -117,7 +119,8 @@ def first_stage_config(
     """
     upstream = {name.removeprefix(COMPILED_PREFIX): tensor for name, tensor in upstream.items()}
     wanted = {"norm_type": "rmsnorm", "nonlinearity_type": "swiglu", "causal": True}
-    differing = [f"{name} {model_args.get(name)!r}" for name, value in wanted.items() if model_args.get(name) != value]
+    given = UPSTREAM_DEFAULTS | dict(model_args)
+    differing = [f"{name} {given[name]!r}" for name, value in wanted.items() if given[name] != value]
     if differing:
         raise ConversionError(f"model_args: the first stage has {wanted}; got {', '.join(differing)}")
     rows, offset = shape_of(upstream, TABLE)[0], FIRST_STAGE_OFFSET if text_offset is None else text_offset

@@ -94,6 +94,7 @@ def run_enhance(case: ReferenceCase) -> Iterator[Check]:
     """Waveform to waveform, with and without a limit, and streamed."""
     model, samples = build_model(case), case.input("waveform")
     limits = case.spec.get("call", {}).get("atten_lim_db", [None, 12])
+    limits = [None if each is None else abs(each) for each in (limits if isinstance(limits, list) else [limits])]
     outputs = {"audio": limits[0], "limited": limits[-1]}
     enhance = enhanced if case.spec.get("call", {}).get("pad", True) else enhanced_late
     for name, limit in outputs.items():

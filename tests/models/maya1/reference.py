@@ -1,5 +1,7 @@
 """Runs Maya1's network cases: logits, constrained generation, sampling, losses, and tokens to audio."""
 
+import copy
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +35,25 @@ SAMPLING = {
 }
 
 
+# Settings that a case's note states for a run, in words: the port's name and how it is found.
+STATED = {
+    "repetition_penalty": (float, r"penalty[ =:]+(\d+(?:\.\d+)?)"),
+    "min_new_tokens": (int, r"min_new_tokens[ =:]+(\d+)"),
+    "temperature": (float, r"temperature[ =:]+(\d+(?:\.\d+)?)"),
+    "top_k": (int, r"top_k[ =:]+(\d+)"),
+    "top_p": (float, r"top_p[ =:]+(\d+(?:\.\d+)?)"),
+}
+# More positions than any case fills: upstream's `generate` warns past the model's own number and goes on.
+NO_LIMIT = 1 << 20
+
+
+def stated_settings(case: ReferenceCase, run: str) -> dict[str, float | int]:
+    """What the note says after `<run>:`, up to the end of that clause; nothing where it does not mention the run."""
+    clause = re.search(rf"\b{run}:(.*?)(?:;|\.\s|$)", case.spec.get("note", ""), re.DOTALL)
+    found = {name: re.search(pattern, clause[1]) for name, (_, pattern) in STATED.items()} if clause else {}
+    return {name: STATED[name][0](match[1]) for name, match in found.items() if match}
+
+
 TOKEN_NAMES = (
     "bos",
     "eot",
@@ -55,14 +76,17 @@ def language_model_of(case: ReferenceCase) -> Maya1ForConditionalGeneration:
         codec_config=codec_config,
         audio_token_offset=ids["audio_token_offset"],
         end_of_ai_token_id=None,
-        **{f"{name}_token_id": ids[name] for name in TOKEN_NAMES},
+        **{f"{name}_token_id": ids[name] for name in TOKEN_NAMES if name in ids},
     )
     torch.manual_seed(0)
     model = Maya1ForConditionalGeneration(config)
     filled = case.state_dict()
     plan = conversion.plan_language_model({n: tuple(t.shape) for n, t in filled.items()}, text_config)
-    model.load_state_dict({plan[name]: tensor for name, tensor in filled.items()}, strict=False)
+    model.load_state_dict({plan[name]: tensor for name, tensor in filled.items() if plan[name]}, strict=False)
     model.tie_weights()
+    # For the token budget only: the language model keeps its own configuration, which its rotary table reads.
+    model.config.text_config = copy.deepcopy(model.config.text_config)
+    model.config.text_config.max_position_embeddings = model.generation_config.max_length = NO_LIMIT
     return model.eval().to(case.device)
 
 
@@ -72,16 +96,25 @@ def generated_ids(
     """New ids `(batch, steps)` of a greedy run; what follows a row's end is padding."""
     prompts = case.input("input_ids")
     options = {"repetition_penalty": 1.0, "min_new_tokens": 0} | options
+    # Under the slot constraint the port generates whole frames; what is over is cut off.
+    frame = model.config.slots_per_frame if options.get("constrain_slots", True) else 1
     output = model.generate(
         input_ids=prompts,
-        attention_mask=case.input("attention_mask"),
+        attention_mask=prompt_mask(model, case),
         do_sample=False,
-        max_new_tokens=steps,
+        max_new_tokens=-(-steps // frame) * frame,
         seed=0,
         **options,
     )
-    new_ids = output.sequences[:, prompts.shape[1] :]
+    new_ids = output.sequences[:, prompts.shape[1] :][:, :steps]
     return torch.nn.functional.pad(new_ids, (0, steps - new_ids.shape[1]), value=model.config.pad_token_id)
+
+
+def prompt_mask(model: Maya1ForConditionalGeneration, case: ReferenceCase) -> torch.Tensor:
+    """The recorded mask, else all that is not padding."""
+    if case.holds("inputs.attention_mask"):
+        return case.input("attention_mask")
+    return (case.input("input_ids") != model.config.pad_token_id).long()
 
 
 def sampling_probabilities(
@@ -94,24 +127,29 @@ def sampling_probabilities(
     return processors(context, logits).softmax(-1)
 
 
-@reference_runner("maya1", kinds=("lm_*",), needs=("token_ids", "inputs.input_ids", "outputs.logits_last"))
+@reference_runner("maya1", kinds=("lm_*",), needs=("token_ids", "inputs.input_ids"))
 def run_language_model(case: ReferenceCase) -> Iterator[Check]:
     """Logits of a left-padded batch, greedy runs under every constraint, sampling distributions, losses."""
     model = language_model_of(case)
-    prompts, mask = case.input("input_ids"), case.input("attention_mask")
-    yield case.check("logits_last", model(input_ids=prompts, attention_mask=mask).logits[:, -1], "logits")
+    prompts, mask = case.input("input_ids"), prompt_mask(model, case)
+    if case.holds("outputs.logits_last"):
+        yield case.check("logits_last", model(input_ids=prompts, attention_mask=mask).logits[:, -1], "logits")
     for name, options in GREEDY_RUNS.items():
         if case.holds(f"outputs.{name}"):
-            steps = case.output(name).shape[1]
-            yield case.check(name, generated_ids(model, case, steps, **options), "tokens")
+            stated = stated_settings(case, name)
+            if stated:
+                options = {key: value for key, value in options.items() if key not in STATED} | stated
+            expected = case.output(name)
+            yield compare(name, generated_ids(model, case, expected.shape[1], **options), expected)
     if case.holds("inputs.sampling_context"):
         yield from check_sampling(model, case)
     if case.holds("inputs.train_ids"):
         train = {"input_ids": case.input("train_ids"), "attention_mask": case.input("train_mask")}
-        labels = case.input("train_labels")
-        yield case.check("loss_audio", model(**train, labels=labels).loss, "loss")
+        if case.holds("outputs.loss_audio"):
+            yield case.check("loss_audio", model(**train, labels=case.input("train_labels")).loss, "loss")
         everything = train["input_ids"].masked_fill(train["attention_mask"] == 0, -100)
-        yield case.check("loss_all", model(**train, labels=everything).loss, "loss")
+        if case.holds("outputs.loss_all"):
+            yield case.check("loss_all", model(**train, labels=everything).loss, "loss")
 
 
 def check_sampling(model: Maya1ForConditionalGeneration, case: ReferenceCase) -> Iterator[Check]:
@@ -119,9 +157,13 @@ def check_sampling(model: Maya1ForConditionalGeneration, case: ReferenceCase) ->
     context = case.input("sampling_context")
     mask = (context != model.config.pad_token_id).long()
     logits = model(input_ids=context, attention_mask=mask).logits[:, -1]
-    yield case.check("sampling_logits", logits, "logits")
-    for name, options in SAMPLING.items():
-        if case.holds(f"outputs.{name}"):
+    if case.holds("outputs.sampling_logits"):
+        yield case.check("sampling_logits", logits, "logits")
+    recorded = [n.removeprefix("outputs.") for n in case.tensors if n.startswith("outputs.probs_")]
+    for name in recorded:
+        options = stated_settings(case, name) or SAMPLING.get(name)
+        if options is not None:
+            options = {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0} | options
             yield case.check(name, sampling_probabilities(model, context, logits, **options), "probs")
 
 
@@ -133,7 +175,7 @@ CODEC_WEIGHT_SCALE = [
 ]
 
 
-@reference_runner("maya1", kinds=("speech_*",), needs=("snac_config", "rows", "inputs.noise.0.0"))
+@reference_runner("maya1", kinds=("speech_*",), needs=("snac_config", "rows"))
 def run_speech(case: ReferenceCase) -> Iterator[Check]:
     """Token rows to audio: each row alone, as a stream's length, and all rows of different length in one batch."""
     case.spec.setdefault("weight_scale", CODEC_WEIGHT_SCALE)
@@ -143,7 +185,8 @@ def run_speech(case: ReferenceCase) -> Iterator[Check]:
     read = [layout.unpack([*layout.pack(row["levels"]), layout.end_id], "strict")[0] for row in rows]
     yield compare("levels", read, [row["levels"] for row in rows])
     yield compare("frames", [len(levels[0]) for levels in read], [row["frames"] for row in rows])
-    yield compare("look-ahead in samples", codec.decoder_stream().look_ahead, case.spec["lookahead_samples"])
+    if "lookahead_samples" in case.spec:
+        yield compare("look-ahead in samples", codec.decoder_stream().look_ahead, case.spec["lookahead_samples"])
     codes = [tuple(torch.tensor([level], dtype=torch.long, device=case.device) for level in levels) for levels in read]
     alone = [codec.decode(c, noise=case.inputs(f"noise.{i}") or None).audio_values[0] for i, c in enumerate(codes)]
     yield compare("samples", [len(audio) for audio in alone], [row["samples"] for row in rows])
@@ -165,7 +208,7 @@ def decode_batch(case: ReferenceCase, codec: torch.nn.Module, codes: list[tuple[
     empty = torch.zeros(1, 1, 0, device=case.device)
     padded = [_padded([row[block] if row else empty for row in noise], 9.0) for block in range(blocks)]
     lengths = torch.tensor([row[0].shape[1] for row in codes], device=case.device)
-    return codec.decode(tuple(levels), noise=padded, frame_lengths=lengths)
+    return codec.decode(tuple(levels), noise=padded or None, frame_lengths=lengths)
 
 
 def _padded(rows: list[torch.Tensor], value: float) -> torch.Tensor:

@@ -11,13 +11,14 @@ from tests.common.reference import Check, ReferenceCase, compare, compare_rows, 
 from tests.models.snac.reference_tables import SPEECH_RATES, narrow_codec, random_codes
 from tts_models import Maya1Config, Maya1Processor, SnacFeatureExtractor
 from tts_models.models.maya1.audio_tokens_maya1 import AudioTokenLayout
+from tts_models.models.maya1.processing_maya1 import MAX_VOICE_CHARACTERS
 from tts_models.text import clean_text
 
 
 STRIDES = (4, 2, 1)
 
 
-@reference_runner("maya1", kinds=("code_unpacking*",), table=True)
+@reference_runner("maya1", kinds=("code_unpacking*",), needs=("layout", "cases"), table=True)
 def run_code_unpacking(case: ReferenceCase) -> Iterator[Check]:
     """The published reading of token streams, and what a reading that checks the slots makes of them.
 
@@ -30,7 +31,8 @@ def run_code_unpacking(case: ReferenceCase) -> Iterator[Check]:
     read = {name: layout.unpack(stream["token_ids"], "upstream") for name, stream in streams.items()}
     yield compare_rows("levels", {n: levels for n, (levels, _) in read.items()}, _column(streams, "levels"))
     direct = {name: value for name, value in _column(streams, "unpacked_directly").items() if value is not None}
-    yield compare_rows("unpacked_directly", {name: read[name][0] for name in direct}, direct)
+    unfiltered = {name: unpack_directly(layout, streams[name]["token_ids"]) for name in direct}
+    yield compare_rows("unpacked_directly", unfiltered, direct)
     audio_ids = {name: extract_audio_ids(layout, stream["token_ids"]) for name, stream in streams.items()}
     yield compare_rows("extracted", audio_ids, _column(streams, "extracted"))
     slots = {name: [layout.slot_of(token) for token in ids] for name, ids in audio_ids.items()}
@@ -48,6 +50,13 @@ def extract_audio_ids(layout: AudioTokenLayout, token_ids: list[int]) -> list[in
     """The audio ids before the end of speech."""
     end = token_ids.index(layout.end_id) if layout.end_id in token_ids else len(token_ids)
     return [token for token in token_ids[:end] if layout.slot_of(token) is not None]
+
+
+def unpack_directly(layout: AudioTokenLayout, token_ids: list[int]) -> list[list[int]]:
+    """The published unpacking without the published filter before it: every id by its position, but for a last end."""
+    ids = token_ids[:-1] if token_ids[-1:] == [layout.end_id] else token_ids
+    codes, size = [(token - layout.offset) % layout.codebook_size for token in ids], layout.slots_per_frame
+    return layout.split_frames(codes[start : start + size] for start in range(0, len(codes) - size + 1, size))
 
 
 def is_accepted(layout: AudioTokenLayout, token_ids: list[int]) -> bool:
@@ -75,7 +84,7 @@ def leading_frames(
     return actual, expected
 
 
-@reference_runner("maya1", kinds=("published_streaming_windows*",), table=True)
+@reference_runner("maya1", kinds=("published_streaming_windows*",), needs=("rows",), table=True)
 def run_published_windows(case: ReferenceCase) -> Iterator[Check]:
     """What the published sliding windows play, and that the exact stream plays every sample."""
     codec = narrow_codec(SPEECH_RATES)
@@ -123,6 +132,12 @@ def spoken_prompts(processor: Maya1Processor, rows: dict[str, dict[str, Any]], v
     return {name: ids[mask.bool()].tolist() for name, ids, mask in prompts}
 
 
+def is_speakable(row: dict[str, Any]) -> bool:
+    """Whether the default path takes a row at all: it refuses an empty text or voice, and a far too long voice."""
+    text, voice = row["text"], row["description"]
+    return any(map(str.isalnum, text)) and bool(voice.strip()) and len(voice) <= MAX_VOICE_CHARACTERS
+
+
 def is_plain(row: dict[str, Any]) -> bool:
     """Whether the default path has nothing to clean in a row."""
     fields = (row["text"], row["description"])
@@ -151,16 +166,20 @@ def check_default_prompts(
     processor: Maya1Processor, rows: dict[str, dict[str, Any]], tokens: dict[str, int]
 ) -> Iterator[Check]:
     """Without `verbatim`: plain rows give the served ids, rows with control tokens in their text give none of them."""
-    forbidden = set(tokens) - set(processor.emotion_tags)
+    vocabulary = processor.tokenizer.get_added_vocab()
+    forbidden = (set(tokens) | set(vocabulary)) - set(processor.emotion_tags)
+    rows = {name: row for name, row in rows.items() if is_speakable(row)}
     injecting = {
-        name: row for name, row in rows.items() if any(t in row["text"] + row["description"] for t in forbidden)
+        name: row
+        for name, row in rows.items()
+        if any(token in field for token in forbidden for field in (row["text"], row["description"]))
     }
     plain = {name: row for name, row in rows.items() if name not in injecting and is_plain(row)}
     if plain:
         served = spoken_prompts(processor, plain, verbatim=False)
         yield compare_rows("served_ids by default", served, _column(plain, "served_ids"))
     if injecting:
-        control_ids = {tokens[token] for token in forbidden}
+        control_ids = {vocabulary[token] for token in forbidden if token in vocabulary}
         spoken = spoken_prompts(processor, injecting, verbatim=False)
         injected = {name: control_ids.intersection(ids[3:-4]) for name, ids in spoken.items()}
         yield compare_rows("injected control ids", injected, dict.fromkeys(injected, set()))

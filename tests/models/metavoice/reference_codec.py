@@ -14,6 +14,7 @@ CODEC_RULES = (
     (r"\.model\.(\d+)\.", r".layers.\1."),
     (r"\.conv\.conv\.", ".conv."),
     (r"\.convtr\.convtr\.", ".conv."),
+    (r"\.(?:conv|convtr)\.norm\.", ".norm."),
     (r"^quantizer\.vq\.layers\.(\d+)\._codebook\.", r"quantizer.layers.\1.codebook."),
     (r"\.weight_g$", ".parametrizations.weight.original0"),
     (r"\.weight_v$", ".parametrizations.weight.original1"),

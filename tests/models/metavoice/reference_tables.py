@@ -41,7 +41,8 @@ def run_normalization(case: ReferenceCase) -> Iterator[Check]:
 def normalized(text: str) -> str:
     """The text, or the name of the error; where the trade-mark sign stands, what upstream makes of it."""
     try:
-        result = normalize_text(text)
+        # Upstream reads the trade-mark sign's number as a decimal one: another character becomes "TM".
+        result = normalize_text(text.replace("\u084a", "TM"))
     except ValueError as error:
         return type(error).__name__
     return ValueError.__name__ if TRADE_MARK in text else result
@@ -73,6 +74,9 @@ def run_layouts(case: ReferenceCase) -> Iterator[Check]:
     actual, expected = {}, {}
     for number, row in enumerate(case.spec["flattened_interleaved"]["rows"]):
         text, codes = split_first_stage(config, row["in"])
+        ids = [token for token in row["in"] if token > config.end_of_audio_token_id]
+        if config.end_of_text_token_id not in ids:
+            text = text[:-1]  # Upstream takes the last for the end.
         actual[number] = [[token + config.text_token_offset for token in text], codes.tolist()]
         expected[number] = [row["text_ids"], row["codes"]]
     yield compare_rows("flattened_interleaved", actual, expected)

@@ -146,3 +146,14 @@ def test_other_blocks(overrides: dict) -> None:
     labels[..., 30:] = -100
     model(ids, speakers(1), labels=labels).loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@torch.no_grad()
+def test_every_codebook_counts_the_same(model: MetaVoiceSecondStageModel) -> None:
+    ids = second_stage_ids(model.config, [1, 2], codes(20))[None]
+    labels = torch.randint(0, CODES, (1, 2, ROOM))
+    labels[:, 0, 5:] = -100
+    output = model(ids, speakers(1), labels=labels)
+    pairs = zip(output.logits[0], labels[0], strict=True)
+    means = [torch.nn.functional.cross_entropy(scores, given) for scores, given in pairs]
+    torch.testing.assert_close(output.loss, torch.stack(means).mean())

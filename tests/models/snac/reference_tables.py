@@ -50,7 +50,7 @@ def run_released(case: ReferenceCase) -> Iterator[Check]:
             yield compare(f"{repository}: {part} values", counted - ignored, expected)
 
 
-@reference_runner("snac", kinds=("streaming_numbers*",), table=True)
+@reference_runner("snac", kinds=("streaming_numbers*",), needs=("exact_stream",), table=True)
 def run_streaming_numbers(case: ReferenceCase) -> Iterator[Check]:
     """The structural numbers exactly; the signal-to-noise ratios on our own random codes.
 

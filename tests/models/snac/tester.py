@@ -84,7 +84,7 @@ class Tester(ModelTester):
             {"vq_strides": []},
             {"vq_strides": [4, 3]},
             {"upsampling_ratios": [4, 3]},
-            {"decoder_hidden_size": 63},
+            {"decoder_hidden_size": 1},
             {"codebook_size": "many"},
         ]
 

@@ -157,6 +157,7 @@ class MegaTTS3DurationModel(MegaTTS3PreTrainedModel):
         self.text_projection = nn.Linear(config.text_encoder_config.hidden_size, config.hidden_size)
         self.duration_embedding = nn.Embedding(config.num_durations + 2, config.hidden_size)
         self.layers = nn.ModuleList(MegaTTS3DurationLayer(config, index) for index in range(config.num_hidden_layers))
+        # CODEPATH: the released checkpoint has a last norm; without norms in front the layers end in one each.
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
         # CODEPATH: the released model regresses; upstream's class can also be trained to classify.
         self.head = nn.Linear(config.hidden_size, 1 if self.is_regression else config.num_durations + 1)

@@ -117,6 +117,7 @@ class MegaTTS3TextEncoder(nn.Module):
         self.tone_embedding = nn.Embedding(config.num_tones, config.hidden_size)
         self.prenet = MegaTTS3TextPrenet(config)
         self.layers = nn.ModuleList(MegaTTS3TextLayer(config) for _ in range(config.num_hidden_layers))
+        # CODEPATH: the released checkpoint has a last norm; without norms in front the layers end in one each.
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
 
     def forward(self, phone_ids: torch.LongTensor, tone_ids: torch.LongTensor) -> torch.Tensor:

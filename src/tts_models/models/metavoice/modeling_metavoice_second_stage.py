@@ -157,8 +157,10 @@ class MetaVoiceSecondStageModel(MetaVoicePreTrainedModel):
         logits = torch.stack([head(states) for head in self.heads], dim=1)
         loss = None
         if labels is not None:
-            # Every codebook has as many labels: the mean over all is the mean over the codebooks' means.
-            loss = F.cross_entropy(logits.float().flatten(0, 2), labels.to(logits.device).flatten(), ignore_index=-100)
+            # The mean of the codebooks' means: they may have different numbers of labels.
+            codebooks = zip(logits.float().unbind(1), labels.to(logits.device).unbind(1), strict=True)
+            losses = [F.cross_entropy(scores.flatten(0, 1), codes.flatten()) for scores, codes in codebooks]
+            loss = torch.stack(losses).mean()
         return MetaVoiceSecondStageOutput(loss=loss, logits=logits)
 
 

@@ -31,7 +31,8 @@ class SnacConfig(PreTrainedConfig):
         encoder_hidden_size (`int`, defaults to 48): Channels after the first encoder convolution; doubled by each
             block.
         downsampling_ratios (`list[int]`, defaults to `[2, 4, 8, 8]`): Stride of each encoder block.
-        decoder_hidden_size (`int`, defaults to 1024): Channels entering the decoder blocks; halved by each block.
+        decoder_hidden_size (`int`, defaults to 1024): Channels entering the decoder blocks; halved by each block,
+            rounded down.
         upsampling_ratios (`list[int]`, *optional*): Stride of each decoder block. Defaults to `downsampling_ratios`
             reversed.
         hidden_size (`int`, *optional*): Channels of the latent. Defaults to
@@ -41,7 +42,7 @@ class SnacConfig(PreTrainedConfig):
         codebook_size (`int`, defaults to 4096): Entries per codebook.
         codebook_dim (`int`, defaults to 8): Dimension of a codebook entry.
         vq_strides (`list[int]`, defaults to `[4, 2, 1]`): Latent steps per code of each quantizer, coarsest first.
-            Each is a multiple of the next, and the last is 1 in every released codec.
+            Each divides the first, and the last is 1 in every released codec.
         use_noise (`bool`, defaults to `True`): Whether every decoder block adds noise scaled by its own activations.
         depthwise (`bool`, defaults to `True`): Whether the residual units use depthwise convolutions.
         initializer_range (`float`, defaults to 0.02): Standard deviation of freshly initialised convolutions.
@@ -99,12 +100,12 @@ class SnacConfig(PreTrainedConfig):
                 f"got {self.upsampling_ratios}."
             )
         strides = self.vq_strides
-        if not strides or any(coarse % fine for coarse, fine in zip(strides, strides[1:], strict=False)):
-            raise ValueError(f"`vq_strides` must list strides that each divide the one before, got {strides}.")
-        if self.decoder_hidden_size % 2 ** len(self.upsampling_ratios):
+        if not strides or min(strides) < 1 or any(strides[0] % stride for stride in strides):
+            raise ValueError(f"`vq_strides` must list strides that each divide the first, got {strides}.")
+        if self.decoder_hidden_size < 2 ** len(self.upsampling_ratios):
             raise ValueError(
-                f"`decoder_hidden_size` must be divisible by {2 ** len(self.upsampling_ratios)} (halved by each "
-                f"decoder block), got {self.decoder_hidden_size}."
+                f"`decoder_hidden_size` must be at least {2 ** len(self.upsampling_ratios)} (halved and rounded down "
+                f"by each decoder block), got {self.decoder_hidden_size}."
             )
 
     @property
