@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 
 Program = TypeVar("Program")
@@ -51,4 +52,9 @@ class KeptPrograms:
         return KeptPrograms, (self.bucket, self.max_programs)
 
 
-__all__ = ["KeptPrograms"]
+def weights_fingerprint(model: nn.Module) -> tuple:
+    """Changes when a weight of `model` is replaced, moved or written to."""
+    return tuple((p.data_ptr(), p.device, p.dtype, 0 if p.is_inference() else p._version) for p in model.parameters())
+
+
+__all__ = ["KeptPrograms", "weights_fingerprint"]

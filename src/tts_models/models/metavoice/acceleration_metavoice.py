@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from ...acceleration.decoder_step import DecoderStep, RunLayer, layer_step
 from ...acceleration.kv_cache import LayerCache
 from ...acceleration.lockstep import LockstepDecoder
+from ...acceleration.programs import weights_fingerprint
 from ...acceleration.projections import (
     Projection,
     is_unwrapped,
@@ -128,12 +129,6 @@ def _check(first_stage: "MetaVoiceFirstStageForCausalLM", options: FastStepOptio
     linear = [module for name, module in layers.named_modules() if name.endswith("_proj")]
     if options is not None and options.has_fixed_shapes and not all(map(is_unwrapped, linear)):
         raise ValueError("Compilation and CUDA graphs need unwrapped linear layers: merge the adapters first.")
-
-
-def weights_fingerprint(first_stage: "MetaVoiceFirstStageForCausalLM") -> tuple:
-    """Changes when a weight is replaced, moved or written to."""
-    parameters = first_stage.parameters()
-    return tuple((id(p), p.device, p.dtype, 0 if p.is_inference() else p._version) for p in parameters)
 
 
 class StepOptimizer:

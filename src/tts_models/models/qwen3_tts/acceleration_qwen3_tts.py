@@ -24,6 +24,7 @@ from transformers import LogitsProcessorList
 
 from ...acceleration.decoder_step import DecoderStep, RunLayer, has_plain_positions, layer_step
 from ...acceleration.kv_cache import LayerCache, RepeatedLayer
+from ...acceleration.programs import weights_fingerprint
 from ...acceleration.projections import Projection, is_plain, project_int8, project_joined
 from ...acceleration.sampling import RowSampler
 
@@ -213,11 +214,6 @@ class LoopOptimizer:
         return type(self)(self.options)
 
 
-def weights_fingerprint(talker: "Qwen3TTSTalker") -> tuple:
-    """Changes when a weight is replaced, moved or written to."""
-    return tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in talker.parameters())
-
-
 def restore_layout(talker: "Qwen3TTSTalker") -> None:
     """Give every weight memory of its own again, in the usual layout."""
     for module in talker.modules():
@@ -254,5 +250,4 @@ __all__ = [
     "LoopOptimizer",
     "Qwen3TTSOptimizations",
     "restore_layout",
-    "weights_fingerprint",
 ]
