@@ -94,7 +94,7 @@ class Tester(ModelTester):
             {"upsample_kernel_sizes": [8]},
             {"upsample_kernel_sizes": [8, 4]},
             {"base_channels": 18},
-            {"istft_n_fft": 6},
+            {"istft_n_fft": 7},
             {"resblock_kernel_sizes": [3, 4]},
             {"resblock_dilation_sizes": [[1]]},
             {"source_resblock_kernel_sizes": [3], "source_resblock_dilation_sizes": [[1]]},
