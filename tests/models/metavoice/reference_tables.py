@@ -41,8 +41,7 @@ def run_normalization(case: ReferenceCase) -> Iterator[Check]:
 def normalized(text: str) -> str:
     """The text, or the name of the error; where the trade-mark sign stands, what upstream makes of it."""
     try:
-        # Upstream reads the trade-mark sign's number as a decimal one: another character becomes "TM".
-        result = normalize_text(text.replace("\u084a", "TM"))
+        result = normalize_text(text)
     except ValueError as error:
         return type(error).__name__
     return ValueError.__name__ if TRADE_MARK in text else result
