@@ -27,7 +27,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 	@touch $@
 
 .venv/.dev: pyproject.toml | .venv/.package
-	$(PIP) --editable ".[dev]"
+	$(PIP) --editable ".[dev,reference]"
 	@touch $@
 
 .venv/.docs: pyproject.toml | .venv/.package
