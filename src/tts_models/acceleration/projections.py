@@ -13,6 +13,9 @@ from torch import nn
 Projection = Callable[[torch.Tensor], torch.Tensor]
 # The rows that a packed layout is chosen for; it takes any number.
 _PACKED_ROWS = 2
+# The operator itself: Python would look for it, and through its arguments, at every call.
+_linear_dynamic = torch.ops.quantized.linear_dynamic.default
+_linear_dynamic = getattr(_linear_dynamic, "_op", _linear_dynamic)
 
 
 class RowsProjection:
@@ -86,7 +89,7 @@ class Int8Projection:
         # `reduce_range`: seven bits of the input, so that 16-bit sums of processors without VNNI cannot overflow.
         if states.dtype != torch.float32:
             return self(states.float()).to(states.dtype)
-        return torch.ops.quantized.linear_dynamic(states, self.packed, True)
+        return _linear_dynamic(states, self.packed, True)
 
 
 def _eight_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
