@@ -28,18 +28,18 @@ from tts_models.models.megatts3.sampling_megatts3_duration import DurationLoop, 
 def build_aligner(case: ReferenceCase) -> MegaTTS3AlignerForConditionalGeneration:
     """The case's aligner, filled in upstream's names and converted."""
     upstream, given = case.state_dict(), case.spec["config"]
-    config = parts.aligner_config(
-        upstream,
-        encoder_attention_heads=given["n_head"],
-        decoder_attention_heads=given["n_head"],
-        max_source_positions=given["n_audio_ctx"],
-    )
+    names = {
+        "n_head": ("encoder_attention_heads", "decoder_attention_heads"),
+        "n_audio_ctx": ("max_source_positions",),
+    }
+    sizes = {ours: given[theirs] for theirs, each in names.items() if theirs in given for ours in each}
+    config = parts.aligner_config(upstream, **sizes)
     model = MegaTTS3AlignerForConditionalGeneration(config).eval().to(case.device)
     model.load_state_dict(parts.convert_aligner(upstream), strict=True)
     return model
 
 
-@reference_runner("megatts3", kinds=("aligner*",), needs=("inputs.mel", "outputs.audio_features"))
+@reference_runner("megatts3", kinds=("aligner*",), needs=("inputs.mel", "keys"))
 def run_aligner(case: ReferenceCase) -> Iterator[Check]:
     """States with and without a mask, scores of given tokens, and the likeliest tokens step by step."""
     model = build_aligner(case)
@@ -82,7 +82,8 @@ def run_aligner(case: ReferenceCase) -> Iterator[Check]:
 def build_duration(case: ReferenceCase) -> MegaTTS3DurationModel:
     """The case's duration model, filled in upstream's names and converted."""
     upstream = case.state_dict()
-    config = parts.duration_config(upstream, use_position_embedding=case.spec["config"]["use_pos_embed"])
+    has_positions = case.spec["config"].get("use_pos_embed", False)
+    config = parts.duration_config(upstream, use_position_embedding=has_positions)
     model = MegaTTS3DurationModel(config).eval().to(case.device)
     model.load_state_dict(parts.convert_duration(upstream), strict=True)
     return model
@@ -113,7 +114,9 @@ def run_loop(
     return loop.run(phones.shape[1]), torch.stack(loop.scores, dim=1)
 
 
-@reference_runner("megatts3", kinds=("duration_*",), needs=("inputs.phone_prompt", "inputs.prev_code"))
+@reference_runner("megatts3", kinds=("duration_*",), needs=("inputs.phone_batch", "inputs.tone_batch"))
+@reference_runner("megatts3", kinds=("duration_*",), needs=("inputs.phone_prompt", "inputs.tone_prompt"))
+@reference_runner("megatts3", kinds=("duration_*",), needs=("inputs.phone", "inputs.tone", "keys"))
 def run_duration(case: ReferenceCase) -> Iterator[Check]:
     """Text states of a padded batch, parallel and step-by-step outputs, the cache, with and without a prompt."""
     model, tolerance = build_duration(case), case.tolerance("atol")
@@ -124,17 +127,34 @@ def run_duration(case: ReferenceCase) -> Iterator[Check]:
     if case.holds("outputs.ling_states_batch"):
         phones, tones = case.input("phone_batch"), case.input("tone_batch")
         yield check("ling_states_batch", model.encode_text(phones, tones))
-    reference, its_tones = case.input("phone_prompt"), case.input("tone_prompt")
-    given = model(reference, its_tones, case.input("prev_code"), use_cache=True)
-    yield check("teacher_forced", given.logits)
-    yield check("prompt_step_outputs", given.logits)
-    prompt = model.prompt(reference, its_tones, case.input("ctx_duration_tokens") - 1)
-    yield check("cache_key_layer0", unrotated(model, prompt.keys[0]))
-    yield check("cache_value_last", prompt.values[-1])
-    for suffix, before in (("", prompt), ("_no_prompt", None)):
-        tokens, scores = run_loop(case, model, before)
+    prompts = {"_no_prompt": None}
+    if case.holds("inputs.phone_prompt"):
+        reference = case.input("phone_prompt"), case.input("tone_prompt")
+        if case.holds("inputs.prev_code"):
+            given = model(*reference, case.input("prev_code")).logits
+            yield check("teacher_forced", given)
+            yield check("prompt_step_outputs", given)
+        if case.holds("inputs.ctx_duration_tokens"):
+            prompts[""] = model.prompt(*reference, case.input("ctx_duration_tokens") - 1)
+            yield from check_cache(case, model, prompts[""])
+    if not case.holds("inputs.phone"):
+        return
+    for suffix, prompt in prompts.items():
+        tokens, scores = run_loop(case, model, prompt)
         yield check(f"step_outputs{suffix}", scores)
         yield compare(f"durations{suffix}", tokens, case.output(f"durations{suffix}"))
+
+
+def check_cache(
+    case: ReferenceCase, model: MegaTTS3DurationModel, prompt: MegaTTS3DurationPrompt
+) -> Iterator[Check | None]:
+    """Keys and values of the layers that the case holds."""
+    layers = {**{f"layer{index}": index for index in range(len(prompt.keys))}, "last": -1}
+    for place, index in layers.items():
+        for name, states in (("key", unrotated(model, prompt.keys[index])), ("value", prompt.values[index])):
+            yield compare(
+                f"cache_{name}_{place}", states, case.output(f"cache_{name}_{place}"), case.tolerance("atol")
+            )
 
 
 # The released tensors
