@@ -114,18 +114,20 @@ def split_row(row: dict[str, Any]) -> list[str]:
 def implied_counter(row: dict[str, Any]) -> Callable[[str], int]:
     """Token counts that the recorded segments imply: the released vocabulary is not in the repository.
 
-    Each segment fills its window with one token for all but the first of its sentences; one that stands before a
-    segment with a leading blank was too long for it. The count of the whole text is recorded.
+    Each segment fills its window with one token for all but the first of its sentences. One sentence was too long for
+    it where the next segment has a leading blank, or where it lacks that itself with nothing joined before it; to a
+    window of no tokens every sentence is. The count of the whole text is recorded.
     """
     whole, total = tidy_chinese(row["text"].strip()), row["tokens_after_normalize"]
     if total <= row["length_threshold"]:
         return lambda text: total
     counts = {whole: [total]}
-    segments = row["segments"]
+    segments, begins = row["segments"], True
     for index, segment in enumerate(segments):
         sentences = [each.strip() for each in re.split(r"(?<=[。？！；;.!?：:])", segment) if each.strip()]
         follows = segments[index + 1] if index + 1 < len(segments) else ""
-        is_long = len(sentences) == 1 and follows.startswith(" ")
+        needs_room = follows.startswith(" ") or (begins and not segment.startswith(" ")) or not row["window_size"]
+        begins = is_long = len(sentences) == 1 and needs_room
         sizes = [row["window_size"] + is_long - len(sentences) + 1, *[1] * (len(sentences) - 1)]
         for sentence, size in zip(sentences, sizes, strict=True):
             counts.setdefault(sentence, []).append(total if sentence == whole else size)
