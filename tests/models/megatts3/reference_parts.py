@@ -43,10 +43,10 @@ def build_aligner(case: ReferenceCase) -> MegaTTS3AlignerForConditionalGeneratio
 def run_aligner(case: ReferenceCase) -> Iterator[Check]:
     """States with and without a mask, scores of given tokens, and the likeliest tokens step by step."""
     model = build_aligner(case)
-    mel, tolerance = case.input("mel"), case.tolerance("atol")
+    mel = case.input("mel")
 
-    def check(name: str, actual: torch.Tensor) -> Check:
-        return compare(name, actual, case.output(name), tolerance)
+    def check(name: str, actual: torch.Tensor) -> Check | None:
+        return case.check(name, actual, "atol")
 
     features = model.encoder(mel).last_hidden_state
     yield check("audio_features", features)
@@ -119,10 +119,10 @@ def run_loop(
 @reference_runner("megatts3", kinds=("duration_*",), needs=("inputs.phone", "inputs.tone", "keys"))
 def run_duration(case: ReferenceCase) -> Iterator[Check]:
     """Text states of a padded batch, parallel and step-by-step outputs, the cache, with and without a prompt."""
-    model, tolerance = build_duration(case), case.tolerance("atol")
+    model = build_duration(case)
 
-    def check(name: str, actual: torch.Tensor) -> Check:
-        return compare(name, actual, case.output(name), tolerance)
+    def check(name: str, actual: torch.Tensor) -> Check | None:
+        return case.check(name, actual, "atol")
 
     if case.holds("outputs.ling_states_batch"):
         phones, tones = case.input("phone_batch"), case.input("tone_batch")
@@ -152,9 +152,7 @@ def check_cache(
     layers = {**{f"layer{index}": index for index in range(len(prompt.keys))}, "last": -1}
     for place, index in layers.items():
         for name, states in (("key", unrotated(model, prompt.keys[index])), ("value", prompt.values[index])):
-            yield compare(
-                f"cache_{name}_{place}", states, case.output(f"cache_{name}_{place}"), case.tolerance("atol")
-            )
+            yield case.check(f"cache_{name}_{place}", states, "atol")
 
 
 # The released tensors
