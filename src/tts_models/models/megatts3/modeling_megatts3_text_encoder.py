@@ -127,7 +127,11 @@ class MegaTTS3TextEmbedding(nn.Module):
         self.tone_embedding = nn.Embedding(config.num_tones, config.hidden_size)
 
     def forward(self, phone_ids: torch.LongTensor, tone_ids: torch.LongTensor) -> torch.Tensor:
-        """As [`MegaTTS3TextEncoder`]'s."""
+        """Phones and tones, int64 `(batch, length)` both, to `(batch, length, hidden_size)`, zeros on phone 0.
+
+        Raises:
+            ValueError: the ids do not fit each other or the tables.
+        """
         check_text(self.config, phone_ids, tone_ids)
         return (self.phone_embedding(phone_ids) + self.tone_embedding(tone_ids)) * (phone_ids > 0)[..., None]
 
