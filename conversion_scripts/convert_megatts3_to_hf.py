@@ -63,22 +63,17 @@ FOLDERS = {
 # What training adds to names.
 WRAPPERS = ("module.", "_orig_mod.")
 TEXT_BEGIN, TEXT_END, FIRST_PHONE, LAST_PHONE = "<BOT>", "<BOS>", "<Reserved_TTS_0>", "<Reserved_TTS_801>"
-# The only values with which our networks compute what upstream's do; an entry may be absent.
+# The only values with which our networks compute what upstream's do; an entry may be absent. What the tensors tell
+# by themselves (norms, biases, the text encoder and its parts) is not among them.
 DURATION_SETTINGS = {
-    "lm_use_enc": (True,),
     "encoder_type": ("rel_fft",),
-    "enc_prenet": (True,),
-    "enc_pre_ln": (True,),
     "use_ph_pos_embed": (True,),
-    "use_bert_input": (False,),
-    "ling_labels": (["tone"],),
-    "use_post_ln": (False,),
+    "ling_labels": (["tone"], []),
     "use_spk_embed": (False,),
     "use_spk_id": (False,),
     "use_spk_enc": (False,),
     "dur_model_type": ("ar", "ar_mse"),
     "use_rot_embed": (True,),
-    "lm_bias": (True,),
 }
 
 

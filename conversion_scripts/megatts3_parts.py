@@ -35,6 +35,10 @@ UNUSED_WITHOUT_ENCODER = r"proj_to_z\.(?:weight|bias)"
 UNKNOWN = "(unknown) "
 HEAD_DIM = 64
 TONES, NUM_TONES = "ling_label_embed_layers.tone.weight", 23
+# A weight by itself, or its direction in the spellings of weight normalisation.
+WEIGHTS = ("weight", "weight_v", "parametrizations.weight.original1")
+# What the transformer reads where there is no text.
+DROPPED_PHONE, DROPPED_TONE = 301, 31
 
 # Upstream's names on the left, ours on the right. The first rule that matches a whole name counts.
 
@@ -76,6 +80,7 @@ def _text_encoder_rules(prefix: str, tone: str) -> Rules:
 
 DURATION_RULES: Rules = (
     *_text_encoder_rules("encoder", r"ling_label_embed_layers\.tone\.weight"),
+    (r"encoder\.weight", r"text_encoder.phone_embedding.weight"),
     (r"enc_proj\.(.+)", r"text_projection.\1"),
     (r"code_emb\.weight", r"duration_embedding.weight"),
     (r"layer_norm\.(.+)", r"norm.\1"),
@@ -154,8 +159,8 @@ def convert_duration(upstream: StateDict) -> dict[str, Any]:
     """Weights of [`MegaTTS3DurationModel`]."""
     converted = renamed(without(upstream, UNUSED_DURATION), DURATION_RULES)
     # What upstream can leave out is there with zeros: biases, the convolutions' projection, the tones.
-    width = upstream["encoder.emb.weight"].shape[1]
-    if not any(name.startswith("encoder.pre.") for name in upstream):
+    width = shape_of(upstream, "enc_proj.weight")[1]
+    if has_text_encoder(upstream) and not any(name.startswith("encoder.pre.") for name in upstream):
         converted["text_encoder.prenet.projection.weight"] = torch.zeros(width, width)
         converted["text_encoder.prenet.projection.bias"] = torch.zeros(width)
     if TONES not in upstream:
@@ -184,6 +189,24 @@ def convert_vae(upstream: StateDict) -> dict[str, Any]:
 
 
 # Configurations, from names and shapes
+
+
+def has_text_encoder(upstream: StateDict) -> bool:
+    """Whether the duration model encodes its text; it has a plain table of phones otherwise."""
+    return "encoder.weight" not in upstream
+
+
+def text_table_config(upstream: StateDict, tone: str) -> MegaTTS3TextEncoderConfig:
+    """Sizes of the tables of a duration model that does not encode its text."""
+    phones, hidden_size = shape_of(upstream, "encoder.weight")
+    # Of the layers there are none: what is said of them only has to be possible.
+    return MegaTTS3TextEncoderConfig(
+        vocab_size=phones,
+        num_tones=shape_of(upstream, tone)[0],
+        hidden_size=hidden_size,
+        num_hidden_layers=0,
+        num_attention_heads=1,
+    )
 
 
 def text_encoder_config(upstream: StateDict, prefix: str, tone: str) -> MegaTTS3TextEncoderConfig:
@@ -234,8 +257,12 @@ def aligner_config(upstream: StateDict, **given: Any) -> MegaTTS3AlignerConfig:
 def duration_config(upstream: StateDict, **given: Any) -> MegaTTS3DurationConfig:
     """Sizes of the duration model; `given` replaces what shapes do not tell."""
     rows, width = shape_of(upstream, "code_emb.weight")
+    encodes = has_text_encoder(upstream)
     sizes = {
-        "text_encoder_config": text_encoder_config(upstream, "encoder", "ling_label_embed_layers.tone.weight"),
+        "text_encoder_config": (
+            text_encoder_config(upstream, "encoder", TONES) if encodes else text_table_config(upstream, TONES)
+        ),
+        "use_text_encoder": encodes,
         "hidden_size": width,
         "intermediate_size": shape_of(upstream, "layers.0.op.ffn.ffn_2.weight")[1],
         "num_hidden_layers": count_of(upstream, r"layers\.(\d+)\."),
@@ -250,8 +277,12 @@ def duration_config(upstream: StateDict, **given: Any) -> MegaTTS3DurationConfig
 def transformer_config(upstream: StateDict, **given: Any) -> MegaTTS3TransformerConfig:
     """Sizes of the diffusion transformer; `given` replaces what shapes do not tell, such as its heads."""
     width, latent_dim = shape_of(upstream, "x_prenet.weight")
+    text = text_encoder_config(upstream, "ph_encoder", "tone_embed.weight")
     sizes = {
-        "text_encoder_config": text_encoder_config(upstream, "ph_encoder", "tone_embed.weight"),
+        "text_encoder_config": text,
+        # Constants of upstream's, whatever the sizes of the tables.
+        "dropped_phone_id": min(DROPPED_PHONE, text.vocab_size - 1),
+        "dropped_tone_id": min(DROPPED_TONE, text.num_tones - 1),
         "latent_dim": latent_dim,
         "hidden_size": width,
         "intermediate_size": shape_of(upstream, "encoder.layers.0.feed_forward.w1.weight")[0],
@@ -287,6 +318,7 @@ def vae_config(upstream: StateDict, **given: Any) -> MegaTTS3VAEConfig:
         "decoder_input_size": decoder_input_size,
         "decoder_hidden_size": shape_of(upstream, "decoder.model_up.1.bias")[0] // 2**stages,
         "use_tanh": f"decoder.model_up.{2 * stages + 5}.weight" not in upstream,
+        "num_bands": shape_of(upstream, *(f"decoder.model_up.{2 * stages + 4}.{name}" for name in WEIGHTS))[0],
         "has_encoder": with_encoder,
     }
     if "proj_to_z.weight" in upstream:

@@ -18,6 +18,13 @@ def test_levels_that_do_not_exist_are_left_out(caplog) -> None:
     assert "loud" in caplog.text
 
 
+def test_a_blank_level_is_empty_and_a_missing_one_none() -> None:
+    assert parse_dialogue("<role:A,pitch: ,speed:\t>x<role:A,speed: low >y", ["A"]) == [
+        DialogueLine("A", "x", "", ""),
+        DialogueLine("A", "y", None, "low"),
+    ]
+
+
 def test_what_is_no_tag_stays_text() -> None:
     assert parse_dialogue("<role:A>1 < 2 <role:A,speed:low,pitch:high> 3", ["A"])[0].text.endswith("> 3")
     assert parse_dialogue("no tags", ["A"]) == parse_dialogue("", []) == []

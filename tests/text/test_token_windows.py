@@ -35,7 +35,13 @@ def test_own_splitter_and_punctuation() -> None:
     assert is_only_punctuation("") and is_only_punctuation("。$+") and not is_only_punctuation("— ")
 
 
+def test_windows_of_nothing_split_everything() -> None:
+    text = "Yes. No."
+    assert split_by_tokens(text, words, length_threshold=0) == [" Yes. No."]
+    assert split_by_tokens(text, words, window_size=0, length_threshold=0) == ["Yes.", "No."]
+
+
 @pytest.mark.parametrize("name", ["window_size", "length_threshold"])
-def test_windows_must_be_positive(name: str) -> None:
+def test_windows_must_not_be_negative(name: str) -> None:
     with pytest.raises(ValueError, match=name):
-        split_by_tokens("a", len, **{name: 0})
+        split_by_tokens("a", len, **{name: -1})

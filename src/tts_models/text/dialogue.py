@@ -22,8 +22,8 @@ class DialogueLine:
     Args:
         name (`str`): Who speaks.
         text (`str`): What is said, stripped and not empty.
-        pitch (`str`, *optional*): One of `LEVELS`.
-        speed (`str`, *optional*): One of `LEVELS`.
+        pitch (`str`, *optional*): One of `LEVELS`; empty where the role's pitch is written with blanks only.
+        speed (`str`, *optional*): One of `LEVELS`, or empty in the same way.
     """
 
     name: str
@@ -55,10 +55,10 @@ def parse_dialogue(text: str, speakers: Collection[str]) -> list[DialogueLine]:
 
 
 def _level(attribute: str, value: str | None) -> str | None:
-    value = (value or "").strip()
-    if not value:
+    if value is None:
         return None
-    if value not in LEVELS:
+    value = value.strip()
+    if value and value not in LEVELS:
         logger.warning("`%s` must be one of %s; got %r, which is left out.", attribute, ", ".join(LEVELS), value)
         return None
     return value

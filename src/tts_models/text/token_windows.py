@@ -51,16 +51,16 @@ def split_by_tokens(
     Args:
         text: Text to speak.
         count_tokens: The number of tokens of a text.
-        window_size: Tokens up to which sentences are joined.
-        length_threshold: A text of at most so many tokens is not split.
+        window_size: Tokens up to which sentences are joined; 0 joins none.
+        length_threshold: A text of at most so many tokens is not split; 0 splits every text.
         split: Splits into sentences instead.
 
     Raises:
-        ValueError: `window_size` or `length_threshold` is not positive.
+        ValueError: `window_size` or `length_threshold` is negative.
     """
     for name, value in (("window_size", window_size), ("length_threshold", length_threshold)):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1; got {value}.")
+        if value < 0:
+            raise ValueError(f"`{name}` must be at least 0; got {value}.")
     text = tidy_chinese(text.strip())
     if count_tokens(text) <= length_threshold:
         return [text]

@@ -22,13 +22,15 @@ class WaveVAETraining(nn.Module):
         adversarial_weight (`float`): Weight of a discriminator's loss against the spectral loss.
 
     Raises:
-        ValueError: the model has no encoder.
+        ValueError: the model has no encoder, or its decoder gives bands and no waveform.
     """
 
     def __init__(self, model: MegaTTS3VAEModel, train_decoder: bool = True, adversarial_weight: float = 0.1):
         super().__init__()
         if model.encoder is None:
             raise ValueError("`model` must have an encoder to be trained: `model.add_encoder()` makes one.")
+        if model.config.num_bands != 1:
+            raise ValueError(f"`model` must give a waveform (`num_bands=1`); it gives {model.config.num_bands} bands.")
         self.model, self.adversarial_weight = model, adversarial_weight
         self.spectral_loss = MultiScaleSpectralLoss(model.config.sampling_rate)
         model.decoder.requires_grad_(train_decoder)

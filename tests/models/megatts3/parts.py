@@ -109,6 +109,8 @@ class TransformerTester(ModelTester):
             {"num_attention_heads": 32},
             {"frames_per_latent": 2},
             {"num_inference_steps": 0},
+            {"dropped_phone_id": 302},
+            {"dropped_tone_id": 0},
             {"condition_dropout": 1.0},
             {"latent_dim": "many"},
         ]
@@ -202,6 +204,8 @@ class VAETester(ModelTester):
             {"encoder_ratios": [6, 5, 4, 4]},
             {"upsampling_ratios": [5, 4]},
             {"latent_dim": 0},
+            {"num_bands": 0},
+            {"encoder_num_lstm_layers": -1},
             {"use_tanh": "yes"},
         ]
 
@@ -213,6 +217,10 @@ class VAETester(ModelTester):
             "no encoder in the whole": (lambda: decoder_only(waveform), "has_encoder"),
             "an encoder too many": (model.add_encoder, "add_encoder"),
             "training without an encoder": (lambda: WaveVAETraining(decoder_only), "add_encoder"),
+            "training on bands": (
+                lambda: WaveVAETraining(super(VAETester, self).model(num_bands=2)),
+                "num_bands=1.*2",
+            ),
             "a channel axis": (lambda: model.encode(waveform[:, None]), "input_values.*batch, samples"),
             "no samples": (lambda: model.encode(waveform[:, :0]), "input_values.*one sample"),
             "samples that are not finite": (lambda: model.encode(waveform / 0), "input_values.*finite"),

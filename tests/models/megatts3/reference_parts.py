@@ -28,52 +28,63 @@ from tts_models.models.megatts3.sampling_megatts3_duration import DurationLoop, 
 def build_aligner(case: ReferenceCase) -> MegaTTS3AlignerForConditionalGeneration:
     """The case's aligner, filled in upstream's names and converted."""
     upstream, given = case.state_dict(), case.spec["config"]
-    config = parts.aligner_config(
-        upstream,
-        encoder_attention_heads=given["n_head"],
-        decoder_attention_heads=given["n_head"],
-        max_source_positions=given["n_audio_ctx"],
-    )
+    names = {
+        "n_head": ("encoder_attention_heads", "decoder_attention_heads"),
+        "n_audio_ctx": ("max_source_positions",),
+    }
+    sizes = {ours: given[theirs] for theirs, each in names.items() if theirs in given for ours in each}
+    config = parts.aligner_config(upstream, **sizes)
     model = MegaTTS3AlignerForConditionalGeneration(config).eval().to(case.device)
     model.load_state_dict(parts.convert_aligner(upstream), strict=True)
     return model
 
 
-@reference_runner("megatts3", kinds=("aligner*",), needs=("inputs.mel", "outputs.audio_features"))
+@reference_runner("megatts3", kinds=("aligner*",), needs=("inputs.mel", "keys"))
 def run_aligner(case: ReferenceCase) -> Iterator[Check]:
     """States with and without a mask, scores of given tokens, and the likeliest tokens step by step."""
     model = build_aligner(case)
-    mel, tolerance = case.input("mel"), case.tolerance("atol")
+    mel = case.input("mel")
 
-    def check(name: str, actual: torch.Tensor) -> Check:
-        return compare(name, actual, case.output(name), tolerance)
+    def check(name: str, actual: torch.Tensor) -> Check | None:
+        return case.check(name, actual, "atol")
 
     features = model.encoder(mel).last_hidden_state
     yield check("audio_features", features)
-    # Upstream hides padding from attention only, not from the convolutions.
+    # Upstream hides padding from attention only, not from the convolutions; its mask is as wide as the longest row.
     if case.holds("outputs.audio_features_masked"):
         lengths = case.input("mel_lengths").to(mel.device) // 2
-        mask = torch.arange(features.shape[1], device=mel.device) < lengths[:, None]
+        mask = torch.arange(int(lengths.max()), device=mel.device) < lengths[:, None]
+        mask = mask.expand(-1, features.shape[1])
         yield check("audio_features_masked", model.encoder.encode(model.encoder.embed(mel), mask))
     if case.holds("outputs.logits"):
         expected = case.tensors["outputs.logits"]
         logits = model(encoder_outputs=(features,), decoder_input_ids=case.input("tokens")).logits
         yield check("logits", logits[..., : expected.shape[-1]])
-    greedy = case.output("greedy_tokens")
-    if greedy is None:
-        return
+    if case.holds("outputs.greedy_tokens"):
+        yield from check_greedy(case, model, mel, features)
+
+
+def check_greedy(
+    case: ReferenceCase, model: MegaTTS3AlignerForConditionalGeneration, mel: torch.Tensor, features: torch.Tensor
+) -> Iterator[Check | None]:
+    """The likeliest tokens of the first rows, and the scores of each step."""
+    greedy, end = case.output("greedy_tokens"), model.config.eos_token_id
     # Upstream may use the last position too, and a case may go on behind the end.
-    end = greedy[0].tolist().index(model.config.eos_token_id) if model.config.eos_token_id in greedy else None
-    known = greedy if end is None else greedy[:, : end + 1]
-    steps = min(known.shape[1] - 1, model.config.max_target_positions - 1)
-    (written,) = model.align(mel[:1], max_new_tokens=steps)
-    last = [model.config.eos_token_id] if len(written) < steps else []
-    tokens = torch.tensor([[model.config.decoder_start_token_id, *written, *last]])
-    yield compare("greedy_tokens", tokens, known[:, : steps + 1])
+    expected = [row[: row.index(end) + 1] if end in row else row for row in greedy.tolist()]
+    steps = min(max(map(len, expected)), model.config.max_target_positions) - 1
+    expected = [row[: steps + 1] for row in expected]
+    written = model.align(mel[: len(expected)], max_new_tokens=steps)
+    tokens = [
+        [model.config.decoder_start_token_id, *row, *([end] if len(row) < steps else [])][: len(known)]
+        for row, known in zip(written, expected, strict=True)
+    ]
+    yield compare("greedy_tokens", tokens, expected)
     if case.holds("outputs.greedy_logits"):
-        again = model(encoder_outputs=(features[:1],), decoder_input_ids=greedy[:, :-1].to(mel.device)).logits
-        yield check("greedy_logits", again[..., : case.tensors["outputs.greedy_logits"].shape[-1]])
-        yield compare("greedy_tokens of the scores", again.argmax(-1), greedy[:, 1:])
+        fed = greedy[:, :-1].to(mel.device)
+        scores = model(encoder_outputs=(features[: len(fed)],), decoder_input_ids=fed).logits
+        width = case.tensors["outputs.greedy_logits"].shape[-1]
+        yield case.check("greedy_logits", scores[..., :width], "atol")
+        yield compare("greedy_tokens of the scores", scores.argmax(-1), greedy[:, 1:])
 
 
 # The duration model
@@ -82,7 +93,8 @@ def run_aligner(case: ReferenceCase) -> Iterator[Check]:
 def build_duration(case: ReferenceCase) -> MegaTTS3DurationModel:
     """The case's duration model, filled in upstream's names and converted."""
     upstream = case.state_dict()
-    config = parts.duration_config(upstream, use_position_embedding=case.spec["config"]["use_pos_embed"])
+    has_positions = case.spec["config"].get("use_pos_embed", False)
+    config = parts.duration_config(upstream, use_position_embedding=has_positions)
     model = MegaTTS3DurationModel(config).eval().to(case.device)
     model.load_state_dict(parts.convert_duration(upstream), strict=True)
     return model
@@ -113,28 +125,45 @@ def run_loop(
     return loop.run(phones.shape[1]), torch.stack(loop.scores, dim=1)
 
 
-@reference_runner("megatts3", kinds=("duration_*",), needs=("inputs.phone_prompt", "inputs.prev_code"))
+@reference_runner("megatts3", kinds=("duration_*",), needs=("inputs.phone_batch", "inputs.tone_batch"))
+@reference_runner("megatts3", kinds=("duration_*",), needs=("inputs.phone_prompt", "inputs.tone_prompt"))
+@reference_runner("megatts3", kinds=("duration_*",), needs=("inputs.phone", "inputs.tone", "keys"))
 def run_duration(case: ReferenceCase) -> Iterator[Check]:
     """Text states of a padded batch, parallel and step-by-step outputs, the cache, with and without a prompt."""
-    model, tolerance = build_duration(case), case.tolerance("atol")
+    model = build_duration(case)
 
-    def check(name: str, actual: torch.Tensor) -> Check:
-        return compare(name, actual, case.output(name), tolerance)
+    def check(name: str, actual: torch.Tensor) -> Check | None:
+        return case.check(name, actual, "atol")
 
     if case.holds("outputs.ling_states_batch"):
         phones, tones = case.input("phone_batch"), case.input("tone_batch")
         yield check("ling_states_batch", model.encode_text(phones, tones))
-    reference, its_tones = case.input("phone_prompt"), case.input("tone_prompt")
-    given = model(reference, its_tones, case.input("prev_code"), use_cache=True)
-    yield check("teacher_forced", given.logits)
-    yield check("prompt_step_outputs", given.logits)
-    prompt = model.prompt(reference, its_tones, case.input("ctx_duration_tokens") - 1)
-    yield check("cache_key_layer0", unrotated(model, prompt.keys[0]))
-    yield check("cache_value_last", prompt.values[-1])
-    for suffix, before in (("", prompt), ("_no_prompt", None)):
-        tokens, scores = run_loop(case, model, before)
+    prompts = {"_no_prompt": None}
+    if case.holds("inputs.phone_prompt"):
+        reference = case.input("phone_prompt"), case.input("tone_prompt")
+        if case.holds("inputs.prev_code"):
+            given = model(*reference, case.input("prev_code")).logits
+            yield check("teacher_forced", given)
+            yield check("prompt_step_outputs", given)
+        if case.holds("inputs.ctx_duration_tokens"):
+            prompts[""] = model.prompt(*reference, case.input("ctx_duration_tokens") - 1)
+            yield from check_cache(case, model, prompts[""])
+    if not case.holds("inputs.phone"):
+        return
+    for suffix, prompt in prompts.items():
+        tokens, scores = run_loop(case, model, prompt)
         yield check(f"step_outputs{suffix}", scores)
         yield compare(f"durations{suffix}", tokens, case.output(f"durations{suffix}"))
+
+
+def check_cache(
+    case: ReferenceCase, model: MegaTTS3DurationModel, prompt: MegaTTS3DurationPrompt
+) -> Iterator[Check | None]:
+    """Keys and values of the layers that the case holds."""
+    layers = {**{f"layer{index}": index for index in range(len(prompt.keys))}, "last": -1}
+    for place, index in layers.items():
+        for name, states in (("key", unrotated(model, prompt.keys[index])), ("value", prompt.values[index])):
+            yield case.check(f"cache_{name}_{place}", states, "atol")
 
 
 # The released tensors

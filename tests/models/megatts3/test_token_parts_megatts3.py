@@ -146,6 +146,26 @@ def test_prediction_of_a_batch_equals_that_of_its_rows(duration: MegaTTS3Duratio
     assert len(set(predicted[predicted > 0].tolist())) > 3
 
 
+@torch.no_grad()
+def test_text_that_is_not_encoded_is_the_sum_of_its_embeddings() -> None:
+    tester = DurationTester()
+    model = tester.model(use_text_encoder=False)
+    (phones, tones), tokens = tester.text(1), tester.inputs(1)["duration_ids"]
+    assert set(name for name in model.state_dict() if "text_encoder" in name) == {
+        "text_encoder.phone_embedding.weight",
+        "text_encoder.tone_embedding.weight",
+    }
+    states, shifted = model.encode_text(phones, tones), model.encode_text(phones[:, 1:], tones[:, 1:])
+    torch.testing.assert_close(states[:, 1:], shifted, atol=1e-6, rtol=0)
+    table = model.text_encoder.phone_embedding.weight[phones] + model.text_encoder.tone_embedding.weight[tones]
+    torch.testing.assert_close(states, model.text_projection(table), atol=1e-6, rtol=0)
+    padded = torch.nn.functional.pad(phones, (0, 2)), torch.nn.functional.pad(tones, (0, 2), value=5)
+    logits = model(*padded, torch.nn.functional.pad(tokens, (0, 2), value=1)).logits
+    torch.testing.assert_close(logits[:, :7], model(phones, tones, tokens).logits, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="tone_ids"):
+        model.encode_text(phones, tones + 23)
+
+
 def test_prediction_continues_what_the_prompt_has_read() -> None:
     model = spread(DurationTester().model())
     (phones, tones), durations = DurationTester().text(1, 5), ids(1, 100, 1, 5)

@@ -155,6 +155,22 @@ def test_rows_without_a_text_do_not_see_it(model: MegaTTS3TransformerModel) -> N
     assert torch.equal(model(**others, training_draws=draws).loss, loss)
 
 
+@torch.no_grad()
+def test_absent_texts_have_the_ids_of_the_configuration() -> None:
+    text = TransformerTester().config().text_encoder_config.to_dict() | {"vocab_size": 310, "num_tones": 40}
+    model = TransformerTester().model(text_encoder_config=text, dropped_phone_id=301, dropped_tone_id=31)
+    assert (model.config.dropped_phone_id, model.config.dropped_tone_id) == (301, 31)
+    plain = solve(model)
+    model.text_encoder.phone_embedding.weight[[309, 300]] += 1
+    model.text_encoder.tone_embedding.weight[[39, 30]] += 1
+    assert torch.equal(solve(model), plain)
+    for table, row in ((model.text_encoder.phone_embedding, 301), (model.text_encoder.tone_embedding, 31)):
+        table.weight[row] += 1
+        changed = solve(model)
+        assert not torch.allclose(changed, plain, atol=1e-4)
+        plain = changed
+
+
 def test_training_draws_cover_the_three_conditions() -> None:
     labels, lengths = torch.zeros(400, 10, 1), torch.full((400,), 10)
     draws = draw_training(labels, lengths, 0.2, generators(400))

@@ -102,6 +102,30 @@ def test_decoder_without_a_tanh() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("use_tanh", [True, False])
+def test_bands_of_rows_of_different_lengths(use_tanh: bool) -> None:
+    model = VAETester().model(num_bands=3, use_tanh=use_tanh)
+    latents, lengths, starts = seeded(2, 9, LATENT_DIM), torch.tensor([9, 5]), torch.tensor([2, 4])
+    together = model.decode(latents, lengths, starts)
+    assert together.audio_values.shape == (2, 3, 7 * 960) and together.audio_lengths.tolist() == [7 * 960, 960]
+    assert not torch.equal(together.audio_values[:, 0], together.audio_values[:, 1])
+    for row, (length, start) in enumerate(zip(lengths.tolist(), starts.tolist(), strict=True)):
+        alone = model.decode(latents[row : row + 1, :length]).audio_values[0, :, start * 960 :]
+        torch.testing.assert_close(together.audio_values[row, :, : alone.shape[1]], alone, atol=1e-5, rtol=0)
+        assert not together.audio_values[row, :, alone.shape[1] :].any()
+    assert model(0.1 * seeded(2, 1500)).audio_values.shape == (2, 3, 1500)
+
+
+def test_encoder_without_an_lstm(tmp_path: Path) -> None:
+    model = VAETester().model(encoder_num_lstm_layers=0)
+    assert not any("lstm" in name for name in model.state_dict())
+    model.save_pretrained(tmp_path)
+    reloaded, waveform = MegaTTS3VAEModel.from_pretrained(tmp_path), 0.1 * seeded(1, 1930)
+    latents = reloaded.encode(waveform).latents
+    assert latents.shape == (1, 3, LATENT_DIM) and torch.equal(latents, model.encode(waveform).latents)
+
+
+@torch.no_grad()
 def test_fast_convolutions_change_nothing() -> None:
     model, latents = VAETester().model(decoder_hidden_size=8), seeded(2, 9, LATENT_DIM)
     expected = model.decode(latents, torch.tensor([9, 4])).audio_values

@@ -215,6 +215,7 @@ class Tester(SpeakingModelTester):
     def invalid_configs(self) -> list[Inputs]:
         return [
             {"vae_config": {"latent_dim": 9}},
+            {"vae_config": TINY["vae_config"] | {"num_bands": 2}},
             {"frames_multiple": 6},
             {"g2p_first_phone_id": 1090},
             {"transformer_config": {"hidden_size": 33}},

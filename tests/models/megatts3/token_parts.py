@@ -195,6 +195,7 @@ class DurationTester(ModelTester):
             {"hidden_size": 30},
             {"num_durations": 1},
             {"head_type": "guess"},
+            {"use_text_encoder": "maybe"},
             {"text_encoder_config": {"hidden_size": 15, "num_attention_heads": 1}},
             {"text_encoder_config": {"kernel_size": 2}},
             {"text_encoder_config": {"num_attention_heads": 3}},

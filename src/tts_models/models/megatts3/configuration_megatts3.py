@@ -206,6 +206,9 @@ class MegaTTS3DurationConfig(PreTrainedConfig):
     Args:
         text_encoder_config (`MegaTTS3TextEncoderConfig` or `dict`, *optional*):
             The encoder of phones and tones.
+        use_text_encoder (`bool`, *optional*, defaults to `True`):
+            Whether phones and tones are encoded. Otherwise the sum of their embeddings is read, and of
+            `text_encoder_config` only the tables' sizes count.
         hidden_size (`int`, *optional*, defaults to 512):
             Width of the decoder.
         intermediate_size (`int`, *optional*, defaults to 2048):
@@ -237,6 +240,7 @@ class MegaTTS3DurationConfig(PreTrainedConfig):
     keys_to_ignore_at_inference = ["past_key_values"]
 
     text_encoder_config: dict | PreTrainedConfig | None = None
+    use_text_encoder: bool = True
     hidden_size: int = 512
     intermediate_size: int = 2048
     num_hidden_layers: int = 8
@@ -276,8 +280,9 @@ class MegaTTS3TransformerConfig(PreTrainedConfig):
 
     Args:
         text_encoder_config (`MegaTTS3TextEncoderConfig` or `dict`, *optional*):
-            The encoder of phones and tones, of the width of the transformer. Its last phone id and its last tone id
-            stand for an absent text.
+            The encoder of phones and tones, of the width of the transformer.
+        dropped_phone_id, dropped_tone_id (`int`, *optional*):
+            What stands for an absent text; by default the last ids of the encoder's tables, 301 and 31.
         latent_dim (`int`, *optional*, defaults to 32):
             Channels of the latents.
         hidden_size, intermediate_size (`int`, *optional*, defaults to 1024 and 2048):
@@ -313,6 +318,8 @@ class MegaTTS3TransformerConfig(PreTrainedConfig):
     sub_configs = {"text_encoder_config": MegaTTS3TextEncoderConfig}
 
     text_encoder_config: dict | PreTrainedConfig | None = None
+    dropped_phone_id: int | None = None
+    dropped_tone_id: int | None = None
     latent_dim: int = 32
     hidden_size: int = 1024
     intermediate_size: int = 2048
@@ -345,6 +352,10 @@ class MegaTTS3TransformerConfig(PreTrainedConfig):
                 "num_attention_heads": 4,
             }
             self.text_encoder_config = MegaTTS3TextEncoderConfig(**(default | given))
+        if self.dropped_phone_id is None:
+            self.dropped_phone_id = self.text_encoder_config.vocab_size - 1
+        if self.dropped_tone_id is None:
+            self.dropped_tone_id = self.text_encoder_config.num_tones - 1
         super().__post_init__(**kwargs)
         _check_heads(self, "hidden_size", "num_attention_heads")
         self._check_values()
@@ -360,6 +371,10 @@ class MegaTTS3TransformerConfig(PreTrainedConfig):
         if self.frames_per_latent != 4:
             raise ValueError(f"`frames_per_latent` must be 4, two strides of 2; got {self.frames_per_latent}.")
         _check_at_least(self, 1, "latent_dim", "num_inference_steps")
+        tables = self.text_encoder_config.vocab_size, self.text_encoder_config.num_tones
+        for name, size in zip(("dropped_phone_id", "dropped_tone_id"), tables, strict=True):
+            if not 0 < getattr(self, name) < size:
+                raise ValueError(f"`{name}` must be in 1…{size - 1}; got {getattr(self, name)}.")
         if not 0 <= self.condition_dropout < 1:
             raise ValueError(f"`condition_dropout` must be at least 0 and below 1; got {self.condition_dropout}.")
 
@@ -367,26 +382,6 @@ class MegaTTS3TransformerConfig(PreTrainedConfig):
     def head_dim(self) -> int:
         """Width of an attention head."""
         return self.hidden_size // self.num_attention_heads
-
-    @property
-    def phone_vocab_size(self) -> int:
-        """Phone ids, with the one that stands for an absent text."""
-        return self.text_encoder_config.vocab_size
-
-    @property
-    def tone_vocab_size(self) -> int:
-        """Tone ids, with the one that stands for an absent text."""
-        return self.text_encoder_config.num_tones
-
-    @property
-    def dropped_phone_id(self) -> int:
-        """The phone id of an absent text."""
-        return self.phone_vocab_size - 1
-
-    @property
-    def dropped_tone_id(self) -> int:
-        """The tone id of an absent text."""
-        return self.tone_vocab_size - 1
 
 
 # trf-ignore: TRF057
@@ -413,6 +408,8 @@ class MegaTTS3VAEConfig(PreTrainedConfig):
             Residual blocks after each stage, and the dilations in each of them.
         use_tanh (`bool`, *optional*, defaults to `True`):
             Whether the waveform ends in a tanh; otherwise in one more convolution.
+        num_bands (`int`, *optional*, defaults to 1):
+            Channels of the waveform: a decoder of several gives bands, which something else joins.
         has_encoder (`bool`, *optional*, defaults to `True`):
             Whether there is an encoder; the official release has none.
         encoder_num_filters (`int`, *optional*, defaults to 32):
@@ -422,7 +419,7 @@ class MegaTTS3VAEConfig(PreTrainedConfig):
         encoder_ratios (`list[int]`, *optional*, defaults to `[6, 5, 4, 4, 2]`):
             By how much its stages shorten the waveform, the last one first.
         encoder_num_lstm_layers (`int`, *optional*, defaults to 2):
-            Layers of its LSTM.
+            Layers of its LSTM; 0 for none.
         kl_weight (`float`, *optional*, defaults to 1e-4):
             Weight of the divergence in the training loss.
     """
@@ -439,6 +436,7 @@ class MegaTTS3VAEConfig(PreTrainedConfig):
     resblock_kernel_sizes: list[int] | tuple[int, ...] = (3, 7, 11)
     resblock_dilation_sizes: list[int] | tuple[int, ...] = (1, 3, 5)
     use_tanh: bool = True
+    num_bands: int = 1
     has_encoder: bool = True
     encoder_num_filters: int = 32
     encoder_hidden_size: int = 512
@@ -451,7 +449,8 @@ class MegaTTS3VAEConfig(PreTrainedConfig):
         for name in ("encoder_ratios", "upsampling_ratios", "resblock_kernel_sizes", "resblock_dilation_sizes"):
             setattr(self, name, list(getattr(self, name)))
         super().__post_init__(**kwargs)
-        _check_at_least(self, 1, "latent_dim", "decoder_hidden_size", "latent_upsampling_ratio")
+        _check_at_least(self, 1, "latent_dim", "decoder_hidden_size", "latent_upsampling_ratio", "num_bands")
+        _check_at_least(self, 0, "encoder_num_lstm_layers")
         if prod(self.encoder_ratios) != self.hop_length:
             raise ValueError(
                 f"`encoder_ratios` {self.encoder_ratios} shorten by {prod(self.encoder_ratios)}, but the decoder "
@@ -525,6 +524,8 @@ class MegaTTS3Config(PreTrainedConfig):
                 f"`latent_dim` is {transformer.latent_dim} in the transformer and {vae.latent_dim} in the VAE: they "
                 "must agree."
             )
+        if vae.num_bands != 1:
+            raise ValueError(f"`num_bands` must be 1, a waveform that can be heard; got {vae.num_bands}.")
         if vae.hop_length % transformer.frames_per_latent:
             raise ValueError(
                 f"A latent of {vae.hop_length} samples cannot be divided into `frames_per_latent` "

@@ -32,7 +32,7 @@ from ...acceleration.attention import eager_attention_forward
 from ...acceleration.programs import KeptPrograms
 from .configuration_megatts3 import MegaTTS3DurationConfig
 from .modeling_megatts3_base import MegaTTS3PreTrainedModel, check_ids
-from .modeling_megatts3_text_encoder import MegaTTS3TextEncoder, sinusoid_positions
+from .modeling_megatts3_text_encoder import MegaTTS3TextEmbedding, MegaTTS3TextEncoder, sinusoid_positions
 from .sampling_megatts3_duration import DurationLoop, MegaTTS3DurationPrompt, check_sampling
 
 
@@ -153,7 +153,9 @@ class MegaTTS3DurationModel(MegaTTS3PreTrainedModel):
 
     def __init__(self, config: MegaTTS3DurationConfig) -> None:
         super().__init__(config)
-        self.text_encoder = MegaTTS3TextEncoder(config.text_encoder_config)
+        # CODEPATH: the released checkpoint has an encoder; upstream's class can also read embeddings alone.
+        encoder_class = MegaTTS3TextEncoder if config.use_text_encoder else MegaTTS3TextEmbedding
+        self.text_encoder = encoder_class(config.text_encoder_config)
         self.text_projection = nn.Linear(config.text_encoder_config.hidden_size, config.hidden_size)
         self.duration_embedding = nn.Embedding(config.num_durations + 2, config.hidden_size)
         self.layers = nn.ModuleList(MegaTTS3DurationLayer(config, index) for index in range(config.num_hidden_layers))

@@ -103,6 +103,39 @@ class MegaTTS3TextLayer(GradientCheckpointingLayer):
         return hidden_states + F.dropout(transformed, self.dropout, self.training)
 
 
+def check_text(config: MegaTTS3TextEncoderConfig, phone_ids: torch.LongTensor, tone_ids: torch.LongTensor) -> None:
+    """Refuses phones and tones, int64 `(batch, length)` both, that the tables do not hold.
+
+    Raises:
+        ValueError: the ids do not fit each other or the tables.
+    """
+    check_ids("phone_ids", phone_ids, config.vocab_size)
+    check_ids("tone_ids", tone_ids, config.num_tones)
+    if phone_ids.shape != tone_ids.shape:
+        raise ValueError(
+            f"`tone_ids` must have the shape of `phone_ids` {tuple(phone_ids.shape)}; got {tuple(tone_ids.shape)}."
+        )
+
+
+class MegaTTS3TextEmbedding(nn.Module):
+    """Phones and tones to the sum of their embeddings, of which none knows of its neighbours."""
+
+    def __init__(self, config: MegaTTS3TextEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.phone_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.tone_embedding = nn.Embedding(config.num_tones, config.hidden_size)
+
+    def forward(self, phone_ids: torch.LongTensor, tone_ids: torch.LongTensor) -> torch.Tensor:
+        """Phones and tones, int64 `(batch, length)` both, to `(batch, length, hidden_size)`, zeros on phone 0.
+
+        Raises:
+            ValueError: the ids do not fit each other or the tables.
+        """
+        check_text(self.config, phone_ids, tone_ids)
+        return (self.phone_embedding(phone_ids) + self.tone_embedding(tone_ids)) * (phone_ids > 0)[..., None]
+
+
 class MegaTTS3TextEncoder(nn.Module):
     """
     Phones and tones to states: embeddings with absolute positions, convolutions, layers with relative positions.
@@ -133,12 +166,7 @@ class MegaTTS3TextEncoder(nn.Module):
         Raises:
             ValueError: the ids do not fit each other or the tables.
         """
-        check_ids("phone_ids", phone_ids, self.config.vocab_size)
-        check_ids("tone_ids", tone_ids, self.config.num_tones)
-        if phone_ids.shape != tone_ids.shape:
-            raise ValueError(
-                f"`tone_ids` must have the shape of `phone_ids` {tuple(phone_ids.shape)}; got {tuple(tone_ids.shape)}."
-            )
+        check_text(self.config, phone_ids, tone_ids)
         valid = (phone_ids > 0)[..., None].to(self.phone_embedding.weight.dtype)
         hidden_states = self.prenet(self._embed(phone_ids, tone_ids), valid)
         # The heads' products take an additive mask of the full shape.
@@ -154,4 +182,4 @@ class MegaTTS3TextEncoder(nn.Module):
         return embeds + self.tone_embedding(tone_ids) + sinusoid_positions(positions, embeds.shape[-1]).to(embeds)
 
 
-__all__ = ["MegaTTS3TextEncoder"]
+__all__ = ["MegaTTS3TextEmbedding", "MegaTTS3TextEncoder"]

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers.models.encodec.configuration_encodec import EncodecConfig
-from transformers.models.encodec.modeling_encodec import EncodecEncoder, EncodecPreTrainedModel
+from transformers.models.encodec.modeling_encodec import EncodecEncoder, EncodecLSTM, EncodecPreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from ...acceleration.fast_convolution import FastConv1d
@@ -64,7 +64,8 @@ class MegaTTS3VAEDecoderOutput(ModelOutput):
     r"""
     Output of [`MegaTTS3VAEModel.decode`].
 
-    audio_values (`torch.FloatTensor` of shape `(batch, samples)`): Waveform, float32, zero after a row's end.
+    audio_values (`torch.FloatTensor` of shape `(batch, samples)`): Waveform, float32, zero after a row's end; bands
+        `(batch, num_bands, samples)` where there are several.
     audio_lengths (`torch.LongTensor` of shape `(batch,)`): Samples of each row.
     """
 
@@ -80,7 +81,8 @@ class MegaTTS3VAEOutput(ModelOutput):
 
     loss (`torch.FloatTensor` of shape `()`): `config.kl_weight` times the divergence from the standard normal
         distribution, a mean over rows, steps and dimensions; a recipe adds what it says of the reconstruction.
-    audio_values (`torch.FloatTensor` of shape `(batch, samples)`): The reconstruction, as long as the input.
+    audio_values (`torch.FloatTensor` of shape `(batch, samples)`): The reconstruction, as long as the input; bands
+        `(batch, num_bands, samples)` where there are several.
     latents (`torch.FloatTensor` of shape `(batch, steps, latent_dim)`): What it was decoded from.
     """
 
@@ -131,7 +133,7 @@ class MegaTTS3VAEStage(nn.Module):
 
 
 class MegaTTS3VAEDecoder(nn.Module):
-    """Latents (batch, steps, latent_dim) to a waveform (batch, steps * hop_length)."""
+    """Latents (batch, steps, latent_dim) to a waveform (batch, steps * hop_length), or to bands beside each other."""
 
     def __init__(self, config: MegaTTS3VAEConfig):
         super().__init__()
@@ -145,9 +147,9 @@ class MegaTTS3VAEDecoder(nn.Module):
             MegaTTS3VAEUpsampler(width, ratio) for width, ratio in zip(widths, ratios, strict=False)
         )
         self.stages = nn.ModuleList(MegaTTS3VAEStage(config, width) for width in widths[1:])
-        self.conv_out = nn.Conv1d(widths[-1], 1, 7)
+        self.conv_out = nn.Conv1d(widths[-1], config.num_bands, 7)
         # CODEPATH: the released checkpoint ends with a hyperbolic tangent; upstream also trains decoders without.
-        self.scale = None if config.use_tanh else nn.Conv1d(1, 1, 1)
+        self.scale = None if config.use_tanh else nn.Conv1d(config.num_bands, config.num_bands, 1)
 
     @property
     def context_latents(self) -> int:
@@ -185,7 +187,9 @@ class MegaTTS3VAEDecoder(nn.Module):
             hidden_states = stage(upsampler(hidden_states, lengths), lengths)
         waveform = self.conv_out(reflect(F.leaky_relu(hidden_states, SLOPE), 3, lengths))
         waveform = waveform.tanh() if self.scale is None else self.scale(waveform)
-        return keep(waveform.float(), lengths)[:, 0]
+        waveform = keep(waveform.float(), lengths)
+        # CODEPATH: the released checkpoint has one band; upstream's generator can also have several.
+        return waveform[:, 0] if self.config.num_bands == 1 else waveform
 
 
 def encoder_config(config: MegaTTS3VAEConfig) -> EncodecConfig:
@@ -200,7 +204,7 @@ def encoder_config(config: MegaTTS3VAEConfig) -> EncodecConfig:
         use_causal_conv=False,
         pad_mode="reflect",
         compress=2,
-        num_lstm_layers=config.encoder_num_lstm_layers,
+        num_lstm_layers=max(config.encoder_num_lstm_layers, 1),
         use_conv_shortcut=True,
     )
 
@@ -268,6 +272,9 @@ class MegaTTS3VAEModel(MegaTTS3VAEPreTrainedModel):
     def _new_encoder(self) -> tuple[EncodecEncoder, nn.Linear]:
         config = self.config
         encoder = EncodecEncoder(encoder_config(config))
+        # CODEPATH: the known checkpoints have an LSTM; upstream's encoder can also do without, the library's cannot.
+        if not config.encoder_num_lstm_layers:
+            encoder.layers = nn.ModuleList(each for each in encoder.layers if not isinstance(each, EncodecLSTM))
         remove_weight_norm(encoder.modules())
         return encoder, nn.Linear(config.encoder_hidden_size, 2 * config.latent_dim)
 
@@ -317,7 +324,7 @@ class MegaTTS3VAEModel(MegaTTS3VAEPreTrainedModel):
         divergence = 0.5 * divergence.mean(-1)[valid].mean()
         return MegaTTS3VAEOutput(
             loss=self.config.kl_weight * divergence,
-            audio_values=audio_values[:, : input_values.shape[1]],
+            audio_values=audio_values[..., : input_values.shape[1]],
             latents=encoded.latents,
         )
 
@@ -416,9 +423,9 @@ class MegaTTS3VAEModel(MegaTTS3VAEPreTrainedModel):
     def _cut(waveform: torch.Tensor, starts: torch.Tensor, samples: int) -> torch.Tensor:
         """`samples` of each row from its start on, zeros where the row has no more."""
         if int(starts.min()) == int(starts.max()):
-            return waveform[:, int(starts.min()) :][:, :samples]
-        rows = [row[start : start + samples] for row, start in zip(waveform, starts.tolist(), strict=True)]
-        return torch.stack([F.pad(row, (0, samples - len(row))) for row in rows])
+            return waveform[..., int(starts.min()) :][..., :samples]
+        rows = [row[..., start : start + samples] for row, start in zip(waveform, starts.tolist(), strict=True)]
+        return torch.stack([F.pad(row, (0, samples - row.shape[-1])) for row in rows])
 
     def _starts(self, first_latent: int | torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         starts = torch.as_tensor(first_latent, device=lengths.device).long()
