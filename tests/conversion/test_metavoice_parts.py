@@ -139,7 +139,6 @@ def test_references_in_the_settings_are_followed(omegaconf: Any) -> None:
 @pytest.mark.parametrize(
     "section, change, message",
     [
-        ("diffusion_unet", {"cross_attention": True, "transformer": True}, "cross_attention"),
         ("schedule", {"repartition": "cosine"}, "repartition"),
         ("schedule", {"n_bands": 4}, "n_bands"),
         ("schedule", {"num_steps": 1000}, "num_steps"),

@@ -36,7 +36,7 @@ def embed(
 @reference_runner(
     "metavoice",
     kinds=("speaker_encoder",),
-    needs=("inputs.waveform", "outputs.mel", "outputs.partials", "outputs.embedding", "keys"),
+    needs=("inputs.waveform", "outputs.mel|outputs.partials|outputs.embedding", "keys", "weight_scale"),
 )
 def run_encoder(case: ReferenceCase) -> Iterator[Check]:
     """Mel frames, the vector of every window, and their mean; nothing is trimmed."""
@@ -46,9 +46,10 @@ def run_encoder(case: ReferenceCase) -> Iterator[Check]:
     extractor = MetaVoiceFeatureExtractor(feature_size=encoder.config.num_mel_bins, trim_decibels=None, **options)
     encoder.config.windows_per_second = float(extractor.windows_per_second)
     samples = case.input("waveform").cpu()
-    expected = case.output("mel")
-    share = float(re.match(r"[\d.e-]+", str(case.spec["tolerance"]["mel"]))[0])
-    yield compare("mel", extractor.mel(samples), expected, share * expected.abs().max().item())
+    if case.holds("outputs.mel"):
+        expected = case.output("mel")
+        share = float(re.match(r"[\d.e-]+", str(case.spec["tolerance"]["mel"]))[0])
+        yield compare("mel", extractor.mel(samples), expected, share * expected.abs().max().item())
     yield from compare_slices(case.spec.get("slices"), extractor, len(samples))
     frames = extractor.frames_of(samples).to(case.device)
     windows = frames.unfold(0, encoder.config.window_frames, encoder.config.frame_step).transpose(1, 2)

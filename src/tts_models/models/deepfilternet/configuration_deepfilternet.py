@@ -36,6 +36,7 @@ class DeepFilterNetConfig(PreTrainedConfig):
             of 8.
         min_erb_bins (`int`, *optional*, defaults to 2): Fewest bins of a band.
         num_df_bins (`int`, *optional*, defaults to 96): Lowest bins, which are filtered over time; an even number.
+            Where they leave less than two bins to the gains, there are none, and the bin above them is silent.
         df_order (`int`, *optional*, defaults to 5): Taps of their filters.
         df_lookahead (`int`, *optional*, defaults to 2): Frames of the taps that lie in the future.
         conv_lookahead (`int`, *optional*, defaults to 2): Frames that the network hears ahead.
@@ -187,6 +188,11 @@ class DeepFilterNetConfig(PreTrainedConfig):
     def num_bins(self) -> int:
         """Bins of a spectrum."""
         return self.fft_length // 2 + 1
+
+    @property
+    def has_gains(self) -> bool:
+        """Whether the bins above the filtered ones are two or more: upstream leaves the gains out for less."""
+        return self.num_df_bins + 1 < self.num_bins
 
     @property
     def embedding_size(self) -> int:

@@ -67,7 +67,7 @@ class DeepFilterNetOutput(ModelOutput):
     waveform (`torch.FloatTensor` of shape `(batch, samples)`):
         Enhanced audio, float32, as long as the input and zero after a row's end.
     gains (`torch.FloatTensor` of shape `(batch, frames, num_erb_bands)`):
-        Gain of every band, in 0 … 1.
+        Gain of every band, in 0 … 1; 0 where `config.has_gains` is false.
     coefficients (`torch.FloatTensor` of shape `(batch, frames, df_order, num_df_bins, 2)`):
         Filters of the lowest bins, real and imaginary parts.
     snr (`torch.FloatTensor` of shape `(batch, frames)`):
@@ -353,7 +353,11 @@ class DeepFilterNetModel(DeepFilterNetPreTrainedModel):
             signal-to-noise ratio in dB float32 `(batch, frames)`.
         """
         encoding = self.encoder(erb.to(self.dtype), bins, context)
-        gains = self.gain_decoder(encoding, context).float()
+        # CODEPATH: the release filters a fifth of the bins; a network may filter nearly all of them.
+        if self.config.has_gains:
+            gains = self.gain_decoder(encoding, context).float()
+        else:
+            gains = torch.zeros_like(erb)
         return gains, self.filter_decoder(encoding, context), encoding.snr
 
     def apply_filters(self, around: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:

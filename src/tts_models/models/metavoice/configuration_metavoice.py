@@ -275,7 +275,8 @@ class MetaVoiceMultiBandDiffusionConfig(PreTrainedConfig):
     Args:
         band_configs (`list[dict]`, *optional*, defaults to four times the defaults of upstream's training):
             Of each band: its network (`hidden_size`, `depth`, `growth`, `max_channels`, `kernel_size`, `stride`,
-            `res_blocks`, `norm_groups`, `use_lstm`, `use_transformer`, `embed_all_layers`), its schedule
+            `res_blocks`, `norm_groups`, `use_lstm`, `use_transformer`, `embed_all_layers`, `use_condition`: whether it
+            hears the latent, `use_cross_attention`: whether its transformer attends to it), its schedule
             (`beta_start`, `beta_end`, `beta_exponent`, `num_train_steps`, `clip`, `noise_scale`) and its processor
             (`processor_bands`, `processor_power`; 0 bands for none).
         codec_hidden_size (`int`, *optional*, defaults to 128):
@@ -306,6 +307,12 @@ class MetaVoiceMultiBandDiffusionConfig(PreTrainedConfig):
         if unknown:
             raise ValueError(f"`band_configs` must name {', '.join(_BAND)}; got {', '.join(unknown)}.")
         self.band_configs = [_BAND | band for band in given]
+        for band in self.band_configs:
+            if band["use_cross_attention"] and not (band["use_transformer"] and band["use_condition"]):
+                raise ValueError(
+                    "`band_configs`: `use_cross_attention` needs `use_transformer` and `use_condition`; got "
+                    f"{band['use_transformer']} and {band['use_condition']}."
+                )
         super().__post_init__(**kwargs)
 
 
@@ -321,6 +328,8 @@ _BAND = {
     "use_lstm": False,
     "use_transformer": False,
     "embed_all_layers": True,
+    "use_condition": True,
+    "use_cross_attention": False,
     "beta_start": 1e-5,
     "beta_end": 2.9e-2,
     "beta_exponent": 7.5,
