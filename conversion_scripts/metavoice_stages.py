@@ -98,8 +98,8 @@ def common_arguments(upstream: StateDict, model_args: Mapping[str, Any], causal:
     norm, activation = given["norm_type"], given["nonlinearity_type"]
     if norm not in NORMS or activation not in ACTIVATIONS or given["causal"] is not causal:
         raise ConversionError(
-            f"model_args: the stage has norms of {', '.join(NORMS)}, activations of {', '.join(ACTIVATIONS)} and "
-            f"causal {causal}; got {norm!r}, {activation!r} and {given['causal']!r}"
+            f"model_args: norm_type {norm!r}, nonlinearity_type {activation!r} and causal {given['causal']!r} make no "
+            f"such stage; allowed are {' and '.join(NORMS)}, {' and '.join(ACTIVATIONS)}, and {causal}"
         )
     hidden_act, is_gated = ACTIVATIONS[activation]
     mlp = "transformer.h.0.mlp.swiglu.w1.weight" if is_gated else "transformer.h.0.mlp.c_fc.weight"

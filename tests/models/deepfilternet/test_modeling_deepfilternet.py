@@ -35,6 +35,18 @@ def model() -> DeepFilterNetModel:
     return Tester().model()
 
 
+@pytest.mark.parametrize("bins, has_gains", [(18, True), (20, False)])
+def test_no_gains_where_the_filters_take_the_bins(bins: int, has_gains: bool) -> None:
+    model = Tester().model(num_df_bins=bins)
+    assert model.config.has_gains is has_gains
+    samples = noise(2, 333)
+    output = model(samples)
+    assert output.gains.any() == has_gains
+    spectrum = model.transform.spectrum(samples[:, :320], LeftContext(2))
+    assert model.enhance_spectrum(spectrum)[0][..., bins:].any() == has_gains
+    assert_close(stream(model, samples, [100, 200, 33]), output.waveform, 1e-5)
+
+
 # Transform and features
 
 
