@@ -225,6 +225,7 @@ class MetaVoiceFirstStageForCausalLM(MetaVoicePreTrainedModel):
         steps = None
         if self._optimizer is not None:
             steps = self._optimizer.steps(self)
+        # CODEPATH: the released checkpoint has Llama's blocks; those of others take the library's layers.
         elif not self.training and self.config.has_llama_blocks and is_in_one_place(self):
             steps = FastSteps(self)
         return CachedRunner(self, batch, steps)
