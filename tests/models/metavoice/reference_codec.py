@@ -26,6 +26,7 @@ CODEC_RULES = (
 
 # What upstream's constructors take for an argument that is not given.
 CODEC_DEFAULTS = {
+    "channels": 1,
     "sample_rate": 24000,
     "dimension": 128,
     "n_filters": 32,
@@ -63,7 +64,7 @@ def codec_config(upstream: Mapping[str, Any]) -> EncodecConfig:
         # The half lies between so many quantisers and one more: the number is found by rounding down.
         target_bandwidths=[(upstream["n_q"] + 0.5) * bits * frame_rate / 1000],
         sampling_rate=upstream["sample_rate"],
-        audio_channels=1,
+        audio_channels=upstream["channels"],
         normalize=False,
         hidden_size=upstream["dimension"],
         num_filters=upstream["n_filters"],
