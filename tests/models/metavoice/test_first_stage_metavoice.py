@@ -117,7 +117,10 @@ OTHER_BLOCKS = [
 ]
 
 
-@pytest.mark.parametrize("blocks", [*OTHER_BLOCKS, {"speaker_start_token_id": 20}])
+HEADS_OF_ODD_WIDTH = {"hidden_size": 30, "num_attention_heads": 10}
+
+
+@pytest.mark.parametrize("blocks", [*OTHER_BLOCKS, HEADS_OF_ODD_WIDTH, {"speaker_start_token_id": 20}])
 def test_other_blocks_speak_as_they_score(blocks: dict) -> None:
     """Rows that are decoded together pick what a pass over the whole row scores highest."""
     model, lengths, voices = make_model(**blocks), (5, 9), speakers(2)
@@ -131,6 +134,10 @@ def test_other_blocks_speak_as_they_score(blocks: dict) -> None:
         ids = torch.cat([given[row], torch.tensor(more)])
         scores = model(ids[None], speaker_embeddings=voices[row : row + 1]).logits[0]
         assert scores[lengths[row] - 1 : -1].argmax(-1).tolist() == more
+    if model.config.has_llama_blocks:
+        model.enable_fast_steps()
+        assert speak(model, lengths, None, (12, 12), voices, LogitsProcessorList(), given=given, **FREE) == picked
+        return
     with pytest.raises(ValueError, match="Llama's blocks"):
         model.enable_fast_steps()
 

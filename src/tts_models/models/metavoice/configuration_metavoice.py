@@ -109,6 +109,9 @@ class MetaVoiceFirstStageConfig(LlamaConfig):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be in 0…1; got {getattr(self, name)}.")
 
+    def validate_rope(self) -> None:
+        """Nothing: positions are learned, and a head may have any width."""
+
     @property
     def end_of_audio_token_id(self) -> int:
         """The id that ends an utterance."""
@@ -203,6 +206,9 @@ class MetaVoiceSecondStageConfig(LlamaConfig):
             raise ValueError(f"`vocab_sizes` must all exceed `num_codes` {self.num_codes}; got {self.vocab_sizes}.")
         if min(self.target_vocab_sizes) < 1:
             raise ValueError(f"`target_vocab_sizes` must all be at least 1; got {self.target_vocab_sizes}.")
+
+    def validate_rope(self) -> None:
+        """Nothing: positions are learned, and a head may have any width."""
 
     @property
     def num_codebooks(self) -> int:
