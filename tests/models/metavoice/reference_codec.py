@@ -114,7 +114,10 @@ def build_codec(upstream: Mapping[str, Any], state_dict: Mapping[str, torch.Tens
     return model
 
 
-@reference_runner("metavoice", kinds=("encodec*",), needs=("config", "keys", "inputs.codes|inputs.waveform"))
+@reference_runner(
+    "metavoice", kinds=("encodec*",), needs=("codebooks_used", "inputs.codes", "inputs.waveform", "outputs.latent")
+)
+@reference_runner("metavoice", kinds=("encodec*",), needs=("config", "inputs.codes|inputs.waveform"))
 def run_codec(case: ReferenceCase) -> Iterator[Check]:
     """Sound and latent of given codes; latent, codes and reconstruction of given sound."""
     model = build_codec(case.spec["config"], case.state_dict()).to(case.device)

@@ -216,12 +216,12 @@ class MetaVoiceDiffusionUNet(nn.Module):
         elif band["use_lstm"]:
             self.bottleneck = MetaVoiceUNetRecurrence(widths[-1])
 
-    def forward(self, noisy: torch.Tensor, steps: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    def forward(self, noisy: torch.Tensor, steps: torch.Tensor, latents: torch.Tensor | None) -> torch.Tensor:
         """
         Args:
             noisy: `(batch, 1, samples)`.
             steps: int64 `(batch,)`, the diffusion's step of every row.
-            latents: `(batch, codec_hidden_size, frames)`.
+            latents: `(batch, codec_hidden_size, frames)`; a network that does not hear them needs none.
 
         Returns:
             The noise `(batch, 1, samples)`.
