@@ -132,7 +132,7 @@ def run_codec(case: ReferenceCase) -> Iterator[Check]:
 def check_encoding(case: ReferenceCase, model: EncodecModel) -> Iterator[Check]:
     """Latent, codes and reconstruction of given sound."""
     used = case.spec.get("codebooks_used") or model.config.num_quantizers
-    latents = model.encoder(case.input("waveform"))
+    latents = model.encoder(case.input("waveform").float())
     yield case.check("encoder", latents, "encoder")
     found = model.quantizer.encode(latents, model.config.target_bandwidths[-1])[:used].transpose(0, 1)
     yield case.check("codes", found, "codes")

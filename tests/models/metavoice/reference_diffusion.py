@@ -36,8 +36,8 @@ def run_unet(case: ReferenceCase) -> Iterator[Check]:
     schedule = {"num_steps": settings.get("num_steps", len(upstream["embedding.weight"]))}
     band["cfg"]["schedule"] = schedule
     unet = build_diffusion([band], 24000).bands[0].unet.to(case.device)
-    noisy, call = case.input("noisy"), case.spec.get("call", {})
-    condition = case.input("condition") if case.holds("inputs.condition") else None
+    noisy, call = case.input("noisy").float(), case.spec.get("call", {})
+    condition = case.input("condition").float() if case.holds("inputs.condition") else None
     for step in (int(name.rpartition("_")[2]) for name in case.tensors if name.startswith("outputs.step_")):
         steps = torch.full((len(noisy),), step, device=case.device)
         yield case.check(f"step_{step}", unet(noisy, steps, condition), "step_*")

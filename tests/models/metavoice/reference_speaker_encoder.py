@@ -45,7 +45,7 @@ def run_encoder(case: ReferenceCase) -> Iterator[Check]:
     options = {ours: call[name] for name, ours in RATES.items() if name in call}
     extractor = MetaVoiceFeatureExtractor(feature_size=encoder.config.num_mel_bins, trim_decibels=None, **options)
     encoder.config.windows_per_second = float(extractor.windows_per_second)
-    samples = case.input("waveform").cpu()
+    samples = case.input("waveform").cpu().float()
     if case.holds("outputs.mel"):
         expected = case.output("mel")
         share = float(re.match(r"[\d.e-]+", str(case.spec["tolerance"]["mel"]))[0])
@@ -86,7 +86,7 @@ def run_recordings(case: ReferenceCase) -> Iterator[Check]:
         return
     encoder = build_encoder(upstream).to(case.device)
     extractor = MetaVoiceFeatureExtractor(feature_size=encoder.config.num_mel_bins)
-    recordings = [case.tensors[name] for name in names]
+    recordings = [case.tensors[name].float() for name in names]
     # Recordings that ours refuses (silence, less than a frame) take no part in the batch.
     heard = [index for index, samples in enumerate(recordings) if is_heard(extractor, samples)]
     together = {}
