@@ -62,6 +62,8 @@ class DeepFilterNetConfig(PreTrainedConfig):
             of being added.
         min_snr (`float`, *optional*, defaults to -15.0): Least estimated signal-to-noise ratio, in dB.
         max_snr (`float`, *optional*, defaults to 35.0): Largest, in dB.
+        drop_noise_frames (`bool`, *optional*, defaults to `False`): Frames whose estimated signal-to-noise ratio is
+            -10 dB or less are silent, and what makes gains and filters never hears them.
         post_filter (`bool`, *optional*, defaults to `False`): Quiet what is very noisy a little more.
         post_filter_beta (`float`, *optional*, defaults to 0.02): By how much.
         initializer_range (`float`, *optional*, defaults to 0.02): Unused; layers begin as torch makes them.
@@ -107,6 +109,7 @@ class DeepFilterNetConfig(PreTrainedConfig):
     concat_encoder: bool = False
     min_snr: float | int = -15.0
     max_snr: float | int = 35.0
+    drop_noise_frames: bool = False
     post_filter: bool = False
     post_filter_beta: float = 0.02
     initializer_range: float = 0.02
