@@ -56,11 +56,12 @@ OPTIONS: dict[str, tuple[str, str, Any]] = {
     "erb_skip": ("deepfilternet", "emb_gru_skip", "none"),
     "df_skip": ("deepfilternet", "df_gru_skip", "none"),
     "concat_encoder": ("deepfilternet", "enc_concat", False),
+    "drop_noise_frames": ("deepfilternet", "lsnr_dropout", False),
     "post_filter": ("deepfilternet", "mask_pf", False),
     "post_filter_beta": ("deepfilternet", "pf_beta", 0.02),
 }
 # Options with which upstream computes something else than this model does: name -> the value that is known.
-FIXED_OPTIONS = {"df_n_iter": 1, "lsnr_dropout": False}
+FIXED_OPTIONS = {"df_n_iter": 1}
 
 # Our modules and upstream's; what a convolution block holds is numbered there.
 MODULES = {

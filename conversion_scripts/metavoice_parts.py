@@ -37,6 +37,15 @@ UNET_RULES = (
     (r"bilstm\.linear\.(.*)", r"bottleneck.projection.\1"),
     (r"transformer\.layers\.(\d+)\.self_attn\.mha\.in_proj_weight", r"bottleneck.layers.\1.self_attn.qkv_proj.weight"),
     (r"transformer\.layers\.(\d+)\.self_attn\.mha\.out_proj\.(.*)", r"bottleneck.layers.\1.self_attn.o_proj.\2"),
+    (
+        r"transformer\.layers\.(\d+)\.cross_attention\.mha\.in_proj_weight",
+        r"bottleneck.layers.\1.cross_attn.qkv_proj.weight",
+    ),
+    (
+        r"transformer\.layers\.(\d+)\.cross_attention\.mha\.out_proj\.(.*)",
+        r"bottleneck.layers.\1.cross_attn.o_proj.\2",
+    ),
+    (r"transformer\.layers\.(\d+)\.norm_cross\.(.*)", r"bottleneck.layers.\1.cross_attn_layer_norm.\2"),
     (r"transformer\.layers\.(\d+)\.linear([12])\.(.*)", r"bottleneck.layers.\1.fc\2.\3"),
     (r"transformer\.layers\.(\d+)\.norm1\.(.*)", r"bottleneck.layers.\1.self_attn_layer_norm.\2"),
     (r"transformer\.layers\.(\d+)\.norm2\.(.*)", r"bottleneck.layers.\1.final_layer_norm.\2"),
@@ -80,8 +89,10 @@ def rename_unet(name: str) -> str:
 
 def band_config(
     upstream: StateDict, settings: Mapping[str, Any], schedule: Mapping[str, Any], processor: Mapping[str, Any] | None
-) -> tuple[dict[str, Any], int]:
-    """One band's configuration and the width of the latent: sizes from the tensors, the rest from its settings.
+) -> tuple[dict[str, Any], int | None]:
+    """One band's configuration, sizes from the tensors and the rest from its settings, and the width of the latent.
+
+    The width is `None` where the network does not hear the latent.
 
     Args:
         upstream (`StateDict`): The network's state.
@@ -90,16 +101,14 @@ def band_config(
         processor (`Mapping[str, Any]`, *optional*): `n_bands` and `power_std`; `None` where the band has none.
 
     Raises:
-        ConversionError: A tensor is missing, or the network has a part that cannot be converted.
+        ConversionError: A tensor is missing.
     """
-    if settings.get("cross_attention") and settings.get("transformer"):
-        raise ConversionError("cross_attention is true; such a network cannot be converted")
     try:
-        first, condition = upstream["encoders.0.conv.weight"], upstream["conv_codec.weight"]
-        num_steps, hidden_size = upstream["embedding.weight"].shape
+        first, (num_steps, hidden_size) = upstream["encoders.0.conv.weight"], upstream["embedding.weight"].shape
     except KeyError as error:
         raise ConversionError(f"this is no network of multi-band diffusion: it has no {error}") from error
-    kernel = first.shape[-1]
+    kernel, condition = first.shape[-1], upstream.get("conv_codec.weight")
+    has_transformer = any(name.startswith("transformer.") for name in upstream)
     config = {
         "hidden_size": hidden_size,
         "depth": _count(upstream, r"encoders\.(\d+)\."),
@@ -109,14 +118,16 @@ def band_config(
         "stride": int(settings.get("stride", 2)),  # upstream's default
         "res_blocks": _count(upstream, r"encoders\.0\.res_blocks\.(\d+)\."),
         "norm_groups": int(settings.get("norm_groups", 4)),
-        "use_lstm": "bilstm.linear.weight" in upstream,
-        "use_transformer": any(name.startswith("transformer.") for name in upstream),
+        "use_lstm": "bilstm.linear.weight" in upstream and not has_transformer,
+        "use_transformer": has_transformer,
         "embed_all_layers": "embeddings.0.weight" in upstream,
+        "use_condition": condition is not None,
+        "use_cross_attention": any(".cross_attention." in name for name in upstream),
         "beta_start": float(schedule.get("beta_t0", 1e-4)),
         "beta_end": float(schedule.get("beta_t1", 0.02)),
         "beta_exponent": float(schedule.get("beta_exp", 1.0)),
         "num_train_steps": num_steps,
-        "clip": float(schedule.get("clip") or 0.0),
+        "clip": float(schedule.get("clip", 5.0) or 0.0),
         "noise_scale": float(schedule.get("noise_scale", 1.0)),
         "processor_bands": 0,
         "processor_power": 0.0,
@@ -125,7 +136,7 @@ def band_config(
         config["processor_bands"] = int(processor.get("n_bands", 8))
         config["processor_power"] = _power(processor.get("power_std", 1.0))
     _check_schedule(schedule, num_steps)
-    return config, condition.shape[1]
+    return config, None if condition is None else condition.shape[1]
 
 
 def _check_schedule(schedule: Mapping[str, Any], num_steps: int) -> None:
@@ -186,17 +197,19 @@ def convert_bands(
             processor if is_processed else None,
         )
         configs.append(config)
-        widths.add(width)
-        renamed = {rename_unet(name): tensor for name, tensor in band["model_state"].items()}
+        widths.update([width] * (width is not None))
+        # Beside a transformer upstream makes a recurrence, and leaves it aside.
+        unused = "bilstm." if config["use_transformer"] else None
+        state = {name: t for name, t in band["model_state"].items() if unused is None or not name.startswith(unused)}
+        renamed = {rename_unet(name): tensor for name, tensor in state.items()}
         converted |= {f"bands.{index}.unet.{name}": tensor for name, tensor in renamed.items()}
         if is_processed:
             weights = processor_weights(band["processor_state"])
             converted |= {f"bands.{index}.processor.{name}": tensor for name, tensor in weights.items()}
-    if len(widths) != 1:
+    if len(widths) > 1:
         raise ConversionError(f"the bands hear latents of different widths: {sorted(widths)}")
-    config = MetaVoiceMultiBandDiffusionConfig(
-        band_configs=configs, codec_hidden_size=widths.pop(), sampling_rate=sampling_rate
-    )
+    width = {"codec_hidden_size": widths.pop()} if widths else {}
+    config = MetaVoiceMultiBandDiffusionConfig(band_configs=configs, sampling_rate=sampling_rate, **width)
     with torch.device("meta"):
         expected = state_shapes(MetaVoiceMultiBandDiffusion(config))
     account_for({name: tuple(tensor.shape) for name, tensor in converted.items()}, expected)

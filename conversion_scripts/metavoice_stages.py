@@ -21,7 +21,12 @@ StateDict = Mapping[str, torch.Tensor]
 COMPILED_PREFIX = "_orig_mod."
 FIRST_STAGE_OFFSET, SECOND_STAGE_OFFSET = 2049, 1025
 # What upstream's constructor takes for an argument that is not given.
-UPSTREAM_DEFAULTS = {"causal": True, "norm_type": "layernorm", "nonlinearity_type": "gelu"}
+UPSTREAM_DEFAULTS = {"causal": True, "norm_type": "layernorm", "nonlinearity_type": "gelu", "n_head": 12}
+# Upstream's names of norms and activations, and ours; whether the MLP of an activation is gated.
+NORMS = {"layernorm": "layer_norm", "rmsnorm": "rms_norm"}
+ACTIVATIONS = {"gelu": ("gelu", False), "swiglu": ("silu", True)}
+# Where the text goes without the speaker, upstream takes this id for the text's end, whatever the vocabulary.
+SPEAKER_START = 1537
 HEAD, TABLE = "lm_heads.0.weight", "transformer.wtes.0.weight"
 
 # Upstream's names on the left, ours on the right.
@@ -83,21 +88,34 @@ def convert_second_stage(upstream: StateDict) -> dict[str, Any]:
     return renamed(split_attention(upstream), SECOND_STAGE_RULES)
 
 
-def common_arguments(upstream: StateDict, model_args: Mapping[str, Any]) -> dict[str, Any]:
-    """What the configurations of both stages have in common."""
-    if model_args.get("spk_emb_on_text", True) is not True:
-        raise ConversionError("model_args: spk_emb_on_text is off, which no released checkpoint has")
-    mlp = "transformer.h.0.mlp.swiglu.w1.weight"
-    mlp = mlp if mlp in upstream else "transformer.h.0.mlp.c_fc.weight"
+def common_arguments(upstream: StateDict, model_args: Mapping[str, Any], causal: bool) -> dict[str, Any]:
+    """What the configurations of both stages have in common.
+
+    Raises:
+        ConversionError: another kind of network.
+    """
+    given = UPSTREAM_DEFAULTS | dict(model_args)
+    norm, activation = given["norm_type"], given["nonlinearity_type"]
+    if norm not in NORMS or activation not in ACTIVATIONS or given["causal"] is not causal:
+        raise ConversionError(
+            f"model_args: norm_type {norm!r}, nonlinearity_type {activation!r} and causal {given['causal']!r} make no "
+            f"such stage; allowed are {' and '.join(NORMS)}, {' and '.join(ACTIVATIONS)}, and {causal}"
+        )
+    hidden_act, is_gated = ACTIVATIONS[activation]
+    mlp = "transformer.h.0.mlp.swiglu.w1.weight" if is_gated else "transformer.h.0.mlp.c_fc.weight"
     positions, width = shape_of(upstream, "transformer.wpe.weight")
     has_bias = "transformer.h.0.attn.c_proj.bias" in upstream
     return {
         "hidden_size": width,
         "intermediate_size": shape_of(upstream, mlp)[0],
         "num_hidden_layers": count_of(upstream, r"transformer\.h\.(\d+)\."),
-        "num_attention_heads": model_args["n_head"],
+        "num_attention_heads": given["n_head"],
         "max_position_embeddings": positions,
         "rms_norm_eps": float(model_args.get("rmsnorm_eps") or 1e-5),
+        "norm_type": NORMS[norm],
+        "use_norm_bias": "transformer.ln_f.bias" in upstream,
+        "use_gated_mlp": is_gated,
+        "hidden_act": hidden_act,
         "attention_bias": has_bias,
         "mlp_bias": has_bias,
         "speaker_embed_size": shape_of(upstream, "speaker_cond_pos.weight")[1],
@@ -118,17 +136,13 @@ def first_stage_config(
         ConversionError: another kind of network.
     """
     upstream = {name.removeprefix(COMPILED_PREFIX): tensor for name, tensor in upstream.items()}
-    wanted = {"norm_type": "rmsnorm", "nonlinearity_type": "swiglu", "causal": True}
-    given = UPSTREAM_DEFAULTS | dict(model_args)
-    differing = [f"{name} {given[name]!r}" for name, value in wanted.items() if given[name] != value]
-    if differing:
-        raise ConversionError(f"model_args: the first stage has {wanted}; got {', '.join(differing)}")
+    common = common_arguments(upstream, model_args, causal=True)
     rows, offset = shape_of(upstream, TABLE)[0], FIRST_STAGE_OFFSET if text_offset is None else text_offset
     # Text follows the codes of all codebooks and the end of audio.
     codes = (offset - 1) // MetaVoiceFirstStageConfig.num_codebooks
     end_of_audio = codes * MetaVoiceFirstStageConfig.num_codebooks
     return MetaVoiceFirstStageConfig(
-        **common_arguments(upstream, model_args),
+        **common,
         vocab_size=rows,
         num_codes=codes,
         eos_token_id=end_of_audio,
@@ -136,6 +150,7 @@ def first_stage_config(
         text_token_offset=offset,
         end_of_text_token_id=rows - 1,
         speaker_dropout=float(model_args.get("spkemb_dropout") or 0.0),
+        speaker_start_token_id=None if model_args.get("spk_emb_on_text", True) else SPEAKER_START,
     )
 
 
@@ -144,22 +159,17 @@ def second_stage_config(
 ) -> MetaVoiceSecondStageConfig:
     """The second stage's configuration; see [`first_stage_config`]."""
     upstream = {name.removeprefix(COMPILED_PREFIX): tensor for name, tensor in upstream.items()}
-    norms, activations = {"layernorm": "layer_norm", "rmsnorm": "rms_norm"}, {"gelu": False, "swiglu": True}
-    norm, activation = model_args.get("norm_type", "layernorm"), model_args.get("nonlinearity_type", "gelu")
-    if norm not in norms or activation not in activations or model_args.get("causal") is not False:
-        raise ConversionError(f"model_args: no second stage has {norm!r}, {activation!r} and causal other than False")
+    common = common_arguments(upstream, model_args, causal=False)
+    if model_args.get("spk_emb_on_text", True) is not True:
+        raise ConversionError("model_args: spk_emb_on_text is off, which upstream's second stage refuses")
     tables = count_of(upstream, r"transformer\.wtes\.(\d+)\.")
     heads = count_of(upstream, r"lm_heads\.(\d+)\.")
     rows = [shape_of(upstream, f"transformer.wtes.{table}.weight")[0] for table in range(tables)]
     offset = SECOND_STAGE_OFFSET if text_offset is None else text_offset
     return MetaVoiceSecondStageConfig(
-        **common_arguments(upstream, model_args),
+        **common,
         vocab_sizes=rows,
         target_vocab_sizes=[shape_of(upstream, f"lm_heads.{head}.weight")[0] for head in range(heads)],
-        norm_type=norms[norm],
-        use_norm_bias="transformer.ln_f.bias" in upstream,
-        use_gated_mlp=activations[activation],
-        hidden_act="silu" if activations[activation] else "gelu",
         num_codes=offset - 1,
         pad_token_id=offset - 1,
         text_token_offset=offset,

@@ -151,6 +151,10 @@ class ReferenceCase:
         is_tensor = name.startswith(("inputs.", "outputs.", "weights."))
         return name in (self.tensors if is_tensor else self.spec)
 
+    def holds_any(self, names: str) -> bool:
+        """Whether the case has one of `names`, which stand between vertical bars."""
+        return any(map(self.holds, names.split("|")))
+
     def input(self, name: str) -> torch.Tensor:
         """The recorded input `name`, on the case's device."""
         return self.tensors[f"inputs.{name}"].to(self.device)
@@ -215,7 +219,7 @@ class _RegisteredRunner:
 
     def rank(self, case: ReferenceCase) -> tuple[int, int] | None:
         """How well this runner suits the case (larger is better), or `None` where it cannot run it."""
-        if self.table != case.is_table or not self._covers_family(case) or not all(map(case.holds, self.needs)):
+        if self.table != case.is_table or not self._covers_family(case) or not all(map(case.holds_any, self.needs)):
             return None
         names = {case.kind, case.label}
         matching = [len(kind.rstrip("*")) for kind in self.kinds if any(fnmatch.fnmatch(n, kind) for n in names)]
@@ -239,7 +243,8 @@ def reference_runner(
     Args:
         family (`str`): The family that the cases state (a table's parent folder).
         kinds (`Sequence[str]`): Patterns for the folder's (a table's file) name; the longest match wins.
-        needs (`Sequence[str]`): Tensors (`inputs.…`, `outputs.…`) and fields of `case.json` it cannot do without.
+        needs (`Sequence[str]`): Tensors (`inputs.…`, `outputs.…`) and fields of `case.json` it cannot do without;
+            where one of several is enough, they stand between vertical bars.
         table (`bool`): Whether it runs JSON tables and not case folders.
     """
 

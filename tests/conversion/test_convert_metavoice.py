@@ -11,6 +11,7 @@ import torch
 from checkpoint_tools import ConversionError, SafetensorsCheckpoint
 from convert_deepfilternet_to_hf import convert_config as enhancer_config
 from convert_deepfilternet_to_hf import upstream_names as enhancer_names
+from metavoice_stages import first_stage_config, second_stage_config
 from transformers import AutoModelForTextToWaveform, AutoProcessor, EncodecModel
 
 from tests.conversion.test_metavoice_parts import make_omegaconf, tiny_diffusion, upstream_bands, write_file
@@ -18,6 +19,8 @@ from tests.models.metavoice.tiny import PATTERN, TINY, tiny_ranks
 from tts_models import (
     DeepFilterNetModel,
     MetaVoiceConfig,
+    MetaVoiceFirstStageConfig,
+    MetaVoiceFirstStageForCausalLM,
     MetaVoiceForConditionalGeneration,
 )
 
@@ -187,6 +190,36 @@ def test_classes_in_a_pickle_are_refused_by_name(released: Path, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
+def test_a_first_stage_of_other_blocks(released: Path, tmp_path: Path):
+    """What model_args do not say is as upstream's constructor takes it: layer norms, plain MLPs."""
+    torch.manual_seed(1)
+    blocks = {"norm_type": "layer_norm", "use_norm_bias": True, "use_gated_mlp": False, "hidden_act": "gelu"}
+    config = MetaVoiceFirstStageConfig(
+        **TINY["first_stage_config"] | blocks | {"attention_bias": True, "mlp_bias": True}
+    )
+    other = MetaVoiceFirstStageForCausalLM(config)
+    weights = upstream_weights(other, SECOND_NAMES)
+    torch.save(stage_file(weights, {"n_head": 2}, 17), released / "first_stage.pt")
+    convert(released, tmp_path / "out")
+    loaded = AutoModelForTextToWaveform.from_pretrained(tmp_path / "out").first_stage
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in other.state_dict().items())
+    assert all(getattr(loaded.config, name) == value for name, value in blocks.items())
+    assert loaded.config.speaker_start_token_id is None
+
+
+def test_a_text_without_the_speaker() -> None:
+    weights = {
+        "transformer.wtes.0.weight": torch.zeros(1600, 8),
+        "transformer.wpe.weight": torch.zeros(4, 8),
+        "transformer.h.0.mlp.c_fc.weight": torch.zeros(32, 8),
+        "speaker_cond_pos.weight": torch.zeros(8, 4),
+    }
+    arguments = {"n_head": 2, "spk_emb_on_text": False}
+    assert first_stage_config(weights, arguments, 1001).speaker_start_token_id == 1537
+    with pytest.raises(ConversionError, match="spk_emb_on_text"):
+        second_stage_config(weights, arguments | {"causal": False})
+
+
 DEFECTS = {
     "a missing tensor": (
         "first_stage.pt",
@@ -204,7 +237,7 @@ DEFECTS = {
         lambda c: c["model"].update({"_orig_mod.lm_heads.0.weight": torch.zeros(284, 32)}),
         "should be equal",
     ),
-    "another network": ("first_stage.pt", lambda c: c["model_args"].update(norm_type="layernorm"), "norm_type"),
+    "another network": ("first_stage.pt", lambda c: c["model_args"].update(norm_type="batchnorm"), "norm_type"),
     "no tokenizer": ("first_stage.pt", lambda c: c["meta"].pop("tokenizer"), "tokenizer"),
     "two tokenizers": (
         "second_stage.pt",

@@ -51,6 +51,15 @@ def upstream_name(name: str) -> str:
         ("condition_projection", "conv_codec"),
         ("bottleneck.lstm", "bilstm.lstm"),
         ("bottleneck.projection", "bilstm.linear"),
+        ("bottleneck.layers", "transformer.layers"),
+        (".cross_attn_layer_norm", ".norm_cross"),
+        (".self_attn_layer_norm", ".norm1"),
+        (".final_layer_norm", ".norm2"),
+        (".cross_attn.", ".cross_attention.mha."),
+        (".self_attn.", ".self_attn.mha."),
+        (".qkv_proj.weight", ".in_proj_weight"),
+        (".o_proj", ".out_proj"),
+        (".fc", ".linear"),
     ):
         name = name.replace(ours, theirs)
     return name
@@ -129,6 +138,30 @@ def test_multi_band_diffusion(tmp_path: Path, omegaconf: Any) -> None:
         assert_close(getattr(processor, name), torch.full((3,), value), 1e-6, name)
 
 
+def test_attention_to_the_latent_and_no_latent_at_all() -> None:
+    band = {"hidden_size": 8, "depth": 2, "growth": 2.0, "num_train_steps": 40}
+    kinds = ({"use_transformer": True, "use_cross_attention": True}, {"use_condition": False})
+    config = MetaVoiceMultiBandDiffusionConfig(band_configs=[band | kind for kind in kinds], codec_hidden_size=4)
+    bands = upstream_bands(MetaVoiceMultiBandDiffusion(config))
+    bands[1] |= {"cfg": {"diffusion_unet": NETWORK, "schedule": SCHEDULE}, "processor_state": {}}
+    # A recurrence beside a transformer is never used.
+    bands[0]["model_state"]["bilstm.linear.weight"] = torch.zeros(8, 16)
+    converted, weights = conversion.convert_bands(bands, 24000)
+    assert converted.band_configs == config.band_configs and converted.codec_hidden_size == 4
+    assert weights.keys() == MetaVoiceMultiBandDiffusion(config).state_dict().keys()
+    assert conversion.convert_bands(bands[1:], 24000)[0].band_configs == config.band_configs[1:]
+
+
+def test_a_schedule_that_says_nothing_is_upstreams() -> None:
+    bands = upstream_bands(tiny_diffusion())
+    bands[0]["cfg"] = {"diffusion_unet": NETWORK}
+    config, _ = conversion.convert_bands(bands, 24000)
+    names = ("beta_start", "beta_end", "beta_exponent", "clip", "noise_scale")
+    assert [config.band_configs[0][name] for name in names] == [1e-4, 0.02, 1.0, 5.0, 1.0]
+    bands[0]["cfg"] |= {"schedule": {"clip": None}}
+    assert conversion.convert_bands(bands, 24000)[0].band_configs[0]["clip"] == 0
+
+
 def test_references_in_the_settings_are_followed(omegaconf: Any) -> None:
     content = {"schedule": {"num_steps": "${steps}"}, "steps": 1000, "list": [1, "${schedule.num_steps}"], "x": "${y}"}
     expected = {"schedule": {"num_steps": 1000}, "steps": 1000, "list": [1, 1000], "x": "${y}"}
@@ -139,7 +172,6 @@ def test_references_in_the_settings_are_followed(omegaconf: Any) -> None:
 @pytest.mark.parametrize(
     "section, change, message",
     [
-        ("diffusion_unet", {"cross_attention": True, "transformer": True}, "cross_attention"),
         ("schedule", {"repartition": "cosine"}, "repartition"),
         ("schedule", {"n_bands": 4}, "n_bands"),
         ("schedule", {"num_steps": 1000}, "num_steps"),

@@ -129,6 +129,13 @@ def test_fill_scales_by_pattern_and_leaves_counters_at_zero() -> None:
     assert filled["b.num_batches_tracked"].item() == 0
 
 
+def test_one_of_several_needs_is_enough(tmp_path: Path) -> None:
+    case = ReferenceCase(_copy("tiny_dense", tmp_path))
+    held = next(iter(case.tensors))
+    assert case.holds_any(held) and case.holds_any(f"outputs.nothing|{held}") and case.holds_any("family|nothing")
+    assert not case.holds_any("outputs.nothing|nothing")
+
+
 def test_stored_weights_replace_filled_ones(tmp_path: Path) -> None:
     case = _copy("tiny_dense", tmp_path)
     tensors = load_file(case / "tensors.safetensors") | {"weights.decoder.model.0.bias": torch.full((32,), 7.0)}

@@ -42,7 +42,7 @@ def compare_widths(case: ReferenceCase, config: DeepFilterNetConfig) -> Iterator
 @reference_runner(
     "metavoice",
     kinds=("deepfilternet_features_*",),
-    needs=("inputs.waveform", "outputs.spectrum", "outputs.erb", "outputs.complex", "outputs.synthesis"),
+    needs=("inputs.waveform", "outputs.spectrum|outputs.erb|outputs.complex|outputs.synthesis"),
 )
 def run_features(case: ReferenceCase) -> Iterator[Check]:
     """Waveform to spectrum and features, and back; some outputs hold the first frames only."""
@@ -58,14 +58,15 @@ def run_features(case: ReferenceCase) -> Iterator[Check]:
         "complex": as_pairs(transform.complex_features(spectrum, context)),
     }
     for name, actual in outputs.items():
-        yield case.check(name, actual[:, :, : case.output(name).shape[2]])
+        if case.holds(f"outputs.{name}"):
+            yield case.check(name, actual[:, :, : case.output(name).shape[2]])
     yield case.check("synthesis", transform.waveform(spectrum, context))
 
 
 @reference_runner(
     "metavoice",
     kinds=("deepfilternet_network_*",),
-    needs=("inputs.spectrum", "inputs.erb", "inputs.complex", "outputs.enhanced"),
+    needs=("inputs.spectrum", "inputs.erb", "inputs.complex", "keys"),
 )
 def run_network(case: ReferenceCase) -> Iterator[Check]:
     """Given features to gains, filters, signal-to-noise ratio and the enhanced spectrum."""
@@ -86,10 +87,14 @@ def check_estimates(case: ReferenceCase, gains: torch.Tensor, snr: torch.Tensor)
     """Gains and signal-to-noise ratio, where the case holds them."""
     for name, actual in (("mask", gains[:, None]), ("lsnr", snr[..., None])):
         if case.holds(f"outputs.{name}"):
-            yield case.check(name, actual)
+            # Upstream's mask is one zero where its network leaves the gains out; ours are as many as ever.
+            is_one = case.tensors[f"outputs.{name}"].dim() == 0
+            yield case.check(name, actual.abs().max() if is_one else actual)
 
 
-@reference_runner("metavoice", kinds=("deepfilternet_enhance_*",), needs=("inputs.waveform", "outputs.audio", "keys"))
+@reference_runner(
+    "metavoice", kinds=("deepfilternet_enhance_*",), needs=("inputs.waveform", "outputs.audio|outputs.limited", "keys")
+)
 def run_enhance(case: ReferenceCase) -> Iterator[Check]:
     """Waveform to waveform, with and without a limit, and streamed."""
     model, samples = build_model(case), case.input("waveform")
@@ -139,7 +144,8 @@ def run_released(case: ReferenceCase) -> Iterator[Check]:
     samples = case.input("waveform")
     output = model(samples)
     yield case.check("audio", output.waveform)
-    frames = case.output("mask").shape[2]
+    held = [case.output(name) for name in ("mask", "lsnr") if case.holds(f"outputs.{name}")]
+    frames = held[0].shape[-2] if held else output.gains.shape[1]
     if output.gains.shape[1] == frames:
         yield from check_estimates(case, output.gains, output.snr)
     else:  # made without the samples that make up for the delay

@@ -35,6 +35,46 @@ def model() -> DeepFilterNetModel:
     return Tester().model()
 
 
+@pytest.mark.parametrize("bins, has_gains", [(18, True), (20, False)])
+def test_no_gains_where_the_filters_take_the_bins(bins: int, has_gains: bool) -> None:
+    model = Tester().model(num_df_bins=bins)
+    assert model.config.has_gains is has_gains
+    samples = noise(2, 333)
+    output = model(samples)
+    assert output.gains.any() == has_gains
+    spectrum = model.transform.spectrum(samples[:, :320], LeftContext(2))
+    assert model.enhance_spectrum(spectrum)[0][..., bins:].any() == has_gains
+    assert_close(stream(model, samples, [100, 200, 33]), output.waveform, 1e-5)
+
+
+def test_frames_of_mere_noise_are_left_out() -> None:
+    model, samples = Tester().model(drop_noise_frames=True), noise(3, 700)
+    # Half of the frames lie below -10 dB, a tenth of the range from -15 to 35.
+    logits = ((model(samples).snr + 15) / 50).logit()
+    model.encoder.snr_projection.bias.add_(torch.tensor(0.1).logit() - logits.median())
+    output = model(samples)
+    is_noise = output.snr <= -10
+    assert 0.3 < is_noise.float().mean() < 0.7
+    assert not output.gains[is_noise].any() and not output.coefficients[is_noise].any()
+    assert output.gains[~is_noise].any(-1).all()
+    spectrum = model.transform.spectrum(samples, LeftContext(3))
+    enhanced, _, _, snr = model.enhance_spectrum(spectrum)
+    assert not enhanced[snr <= -10].any()
+    for row in range(3):
+        assert_close(model(samples[row : row + 1]).waveform[0], output.waveform[row], 1e-5)
+    for plan in ([100, 200, 400], [20] * 35):
+        assert_close(stream(model, samples, plan), output.waveform, 1e-5)
+    # The decoders have heard the other frames as if they followed one another.
+    model.config.drop_noise_frames = False
+    context = LeftContext(3)
+    erb, bins = (getattr(model.transform, name)(spectrum, context) for name in ("erb_features", "complex_features"))
+    encoding = model.encoder(model.advance(erb), model.advance(bins), context)
+    kept = encoding.snr[1] > -10
+    alone, _ = model._decode(encoding.select(1, kept), LeftContext(1))
+    model.config.drop_noise_frames = True
+    assert_close(model.enhance_spectrum(spectrum)[1][1, kept], alone[0], 1e-5)
+
+
 # Transform and features
 
 
@@ -243,8 +283,9 @@ def test_conversion_accounts_for_everything(
 def test_conversion_refuses_other_networks() -> None:
     with pytest.raises(ConversionError, match="deepfilternet2"):
         conversion.convert_config({"train": {"model": "deepfilternet2"}})
-    with pytest.raises(ConversionError, match="lsnr_dropout"):
-        conversion.convert_config({"deepfilternet": {"lsnr_dropout": "True"}})
+    assert conversion.convert_config({"deepfilternet": {"lsnr_dropout": "True"}}).drop_noise_frames
+    with pytest.raises(ConversionError, match="df_n_iter"):
+        conversion.convert_config({"deepfilternet": {"df_n_iter": "2"}})
     with pytest.raises(ConversionError, match="no value"):
         conversion.convert_config({"df": {"sr": "fast"}})
 

@@ -34,13 +34,32 @@ def build_first_stage(
 ) -> MetaVoiceFirstStageForCausalLM:
     """The case's first stage, filled in upstream's names and converted."""
     upstream = tied(case.state_dict(keys or case.spec["keys"]))
-    ours = conversion.first_stage_config(upstream, config or case.spec["config"])
+    offset = first_text_offset(case.spec.get("call", {}), len(upstream[conversion.TABLE]))
+    ours = conversion.first_stage_config(upstream, config or case.spec["config"], offset)
     weights = conversion.convert_first_stage(upstream)
     with torch.device("meta"):
         model = MetaVoiceFirstStageForCausalLM(ours)
     model.load_state_dict(weights | {"lm_head.weight": weights["model.embed_tokens.weight"]}, strict=True, assign=True)
     model.tie_weights()
     return model.eval().to(case.device)
+
+
+def first_text_offset(call: dict[str, Any], rows: int) -> int | None:
+    """Where text begins, which a checkpoint says and a case does not; `None` where the released layout fits.
+
+    In a smaller vocabulary it follows the end of audio that the call names; else the end of text is all of it.
+    """
+    if rows > conversion.FIRST_STAGE_OFFSET:
+        return None
+    end = call.get("end_of_audio_token")
+    return end + 1 if isinstance(end, int) and 0 < end < rows - 1 else rows - 1
+
+
+def second_text_offset(upstream: dict[str, torch.Tensor]) -> int | None:
+    """The same of the second stage, where text follows the one padding of codes."""
+    tables = [len(tensor) for name, tensor in upstream.items() if name.startswith("transformer.wtes.")]
+    fits = tables[0] > conversion.SECOND_STAGE_OFFSET and min(tables) >= conversion.SECOND_STAGE_OFFSET
+    return None if fits else min(*tables, tables[0] - 1)
 
 
 def tied(upstream: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -53,8 +72,9 @@ def build_second_stage(
 ) -> MetaVoiceSecondStageModel:
     """The case's second stage, filled in upstream's names and converted."""
     upstream = case.state_dict(keys or case.spec["keys"])
+    ours = conversion.second_stage_config(upstream, config or case.spec["config"], second_text_offset(upstream))
     with torch.device("meta"):
-        model = MetaVoiceSecondStageModel(conversion.second_stage_config(upstream, config or case.spec["config"]))
+        model = MetaVoiceSecondStageModel(ours)
     model.load_state_dict(conversion.convert_second_stage(upstream), strict=True, assign=True)
     return model.eval().to(case.device)
 
@@ -129,7 +149,7 @@ def guidance_of(call: dict[str, Any], scale: float | Sequence[float]) -> CaseGui
 def forced_scores(case: ReferenceCase, model: MetaVoiceFirstStageForCausalLM) -> torch.Tensor:
     """Scores `(2, 1 + forced, vocab_size)` with and without the speaker: after the prompt, and after forced ids."""
     guidance, prompt = Guidance(3.0), case.input("prompt").long()
-    batch = FirstStageBatch.build(model, [prompt], case.input("speaker_embedding").view(1, -1), guidance)
+    batch = FirstStageBatch.build(model, [prompt], prompt_speaker(case, model), guidance)
     runner = model.make_runner(batch)
     scores = [runner.prefill()]
     forced = case.input("forced").tolist() if case.holds("inputs.forced") else []
@@ -141,7 +161,7 @@ def forced_scores(case: ReferenceCase, model: MetaVoiceFirstStageForCausalLM) ->
 @reference_runner(
     "metavoice",
     kinds=("first_stage_prefill*", "first_stage_decode*", "first_stage_full_width*"),
-    needs=("inputs.prompt", "inputs.speaker_embedding", "outputs.logits"),
+    needs=("inputs.prompt", "outputs.logits|outputs.argmax"),
 )
 def run_scores(case: ReferenceCase) -> Iterator[Check]:
     """Scores after the prompt and after every forced id, with the speaker and without."""
@@ -162,12 +182,19 @@ def processors_of(call: dict[str, Any]) -> LogitsProcessorList:
 @reference_runner(
     "metavoice",
     kinds=("first_stage_greedy*", "first_stage_sampled*", "first_stage_stop*"),
-    needs=("call", "inputs.prompt", "inputs.speaker_embedding", "outputs.sequence"),
+    needs=("inputs.prompt", "outputs.sequence"),
 )
 def run_loop(case: ReferenceCase) -> Iterator[Check]:
     """The guided loop over one prompt: greedy, sampled with recorded noise, stopped by a token."""
-    model, call = build_first_stage(case), case.spec["call"]
+    model, call = build_first_stage(case), case.spec.get("call", {})
     yield case.check("sequence", spoken_sequence(case, model, call, case.input("prompt").long()), "sequence")
+
+
+def prompt_speaker(case: ReferenceCase, model: MetaVoiceFirstStageForCausalLM) -> torch.Tensor:
+    """The speaker of a single prompt `(1, size)`, zeros where there is none."""
+    if case.holds("inputs.speaker_embedding"):
+        return case.input("speaker_embedding").view(1, -1)
+    return torch.zeros(1, model.config.speaker_embed_size, device=model.device)
 
 
 def spoken_sequence(
@@ -180,7 +207,7 @@ def spoken_sequence(
     decoding = FirstStageDecoding(
         model,
         [prompt],
-        case.input("speaker_embedding").view(1, -1),
+        prompt_speaker(case, model),
         processors_of(call),
         sampler,
         [call.get("max_new_tokens") or model.config.max_position_embeddings],
@@ -196,7 +223,7 @@ def spoken_sequence(
 @reference_runner(
     "metavoice",
     kinds=("first_stage_batch*",),
-    needs=("call", "inputs.prompts", "inputs.speaker_embeddings", "outputs.sequences"),
+    needs=("call", "inputs.prompts", "outputs.sequences"),
 )
 def run_batch(case: ReferenceCase) -> Iterator[Check]:
     """Prompts of different lengths, guided by speaker and text; upstream ends all rows at the same length."""
@@ -206,6 +233,9 @@ def run_batch(case: ReferenceCase) -> Iterator[Check]:
     prompts = [row[:length] for row, length in zip(case.input("prompts")[:, 0].long(), lengths, strict=True)]
     # A prompt that reaches the end of upstream's rows is cut there and gets nothing.
     spoken = [row for row, length in enumerate(lengths) if length < total]
+    speakers = speakers_of(case)
+    if speakers is None:
+        speakers = torch.zeros(len(lengths), model.config.speaker_embed_size, device=model.device)
     sampler = RowSampler(None, model.device)
     if case.holds("inputs.exponential_noise"):
         # Upstream's rows follow ascending lengths; its draws begin with the shortest.
@@ -217,7 +247,7 @@ def run_batch(case: ReferenceCase) -> Iterator[Check]:
     decoding = FirstStageDecoding(
         model,
         [prompts[row] for row in spoken],
-        case.input("speaker_embeddings")[spoken, 0],
+        speakers[spoken],
         processors_of(call),
         sampler,
         [total - lengths[row] for row in spoken],
@@ -237,15 +267,18 @@ def run_batch(case: ReferenceCase) -> Iterator[Check]:
 @reference_runner(
     "metavoice", kinds=("first_stage_loss*",), needs=("inputs.tokens", "inputs.targets", "outputs.logits_last")
 )
+@reference_runner(
+    "metavoice", kinds=("first_stage_loss*",), needs=("inputs.tokens", "outputs.loss|outputs.logits_last")
+)
 def run_loss(case: ReferenceCase) -> Iterator[Check]:
     """The mean cross entropy over every position, and the scores of the last."""
     model = build_first_stage(case)
+    targets = ignoring(case.input("targets")[:, 0]) if case.holds("inputs.targets") else None
     output = model(
-        input_ids=case.input("tokens")[:, 0].long(),
-        speaker_embeddings=speakers_of(case),
-        shift_labels=ignoring(case.input("targets")[:, 0]),
+        input_ids=case.input("tokens")[:, 0].long(), speaker_embeddings=speakers_of(case), shift_labels=targets
     )
-    yield case.check("loss", output.loss[None], "loss")
+    if targets is not None:
+        yield case.check("loss", output.loss[None], "loss")
     yield case.check("logits_last", output.logits[:, -1], "logits")
 
 
@@ -259,12 +292,23 @@ def ignoring(targets: torch.Tensor) -> torch.LongTensor:
     return targets.long().masked_fill(targets < 0, -100)
 
 
-@reference_runner(
-    "metavoice", kinds=("first_stage_finetune*",), needs=("call", "inputs.codes_0", "inputs.tokens", "outputs.losses")
-)
+# The cases' own number, where they record nothing of a step.
+_TRAINING_STEPS = 3
+# What upstream's fine-tuning does where a call says nothing.
+TRAINING = {
+    "learning_rate": 3e-5,
+    "betas": (0.9, 0.95),
+    "eps": 1e-8,
+    "weight_decay": 0.1,
+    "grad_clip": 1.0,
+    "last_n_blocks_to_finetune": 1,
+}
+
+
+@reference_runner("metavoice", kinds=("first_stage_finetune*",), needs=("inputs.codes_0", "inputs.tokens"))
 def run_finetuning(case: ReferenceCase) -> Iterator[Check]:
     """The layout of the data, and a few steps of training: losses, norms of the gradient, changes of the weights."""
-    model, call = build_first_stage(case), case.spec["call"]
+    model, call = build_first_stage(case), TRAINING | case.spec.get("call", {})
     tokens, voices = case.input("tokens")[:, 0].long(), case.input("speaker_embeddings")[:, 0]
     rows = range(len(tokens))
     batch = training_batch(
@@ -272,7 +316,7 @@ def run_finetuning(case: ReferenceCase) -> Iterator[Check]:
         [case.input(f"text_ids_{row}").tolist() for row in rows],
         [case.input(f"codes_{row}") for row in rows],
         voices,
-        call["context"],
+        tokens.shape[1] - 1,
     )
     batch = {name: value.to(case.device) for name, value in batch.items()}
     yield compare("tokens", torch.cat([batch["input_ids"], batch["shift_labels"][:, -1:]], dim=1), tokens)
@@ -283,7 +327,7 @@ def run_finetuning(case: ReferenceCase) -> Iterator[Check]:
     optimizer = torch.optim.AdamW(groups, lr=call["learning_rate"], betas=tuple(call["betas"]), eps=call["eps"])
     losses, norms = [], []
     with torch.enable_grad():
-        for _ in range(len(case.tensors["outputs.losses"])):
+        for _ in range(recorded_steps(case)):
             output = model(**batch)
             output.loss.backward()
             if call["grad_clip"]:
@@ -291,11 +335,18 @@ def run_finetuning(case: ReferenceCase) -> Iterator[Check]:
             optimizer.step()
             optimizer.zero_grad()
             losses.append(output.loss.detach())
-    yield case.check("losses", torch.stack(losses), "losses")
+    if case.holds("outputs.losses"):
+        yield case.check("losses", torch.stack(losses), "losses")
     if case.holds("outputs.grad_norms"):
         yield case.check("grad_norms", torch.stack(norms), "grad_norms")
     for name in [name.removeprefix("outputs.") for name in case.tensors if name.startswith("outputs.after.")]:
         yield case.check(name, weight_change(model, before, name.removeprefix("after.")), "after.*")
+
+
+def recorded_steps(case: ReferenceCase) -> int:
+    """How many steps of training a case holds."""
+    per_step = [case.tensors[name] for name in ("outputs.losses", "outputs.grad_norms") if name in case.tensors]
+    return len(per_step[0]) if per_step else _TRAINING_STEPS
 
 
 def weight_change(
@@ -319,32 +370,40 @@ def is_clear(scores: torch.Tensor, dim: int = -1) -> torch.Tensor:
 
 
 @reference_runner("metavoice", kinds=("second_stage*",), needs=("inputs.tokens", "inputs.targets", "outputs.codes"))
+@reference_runner("metavoice", kinds=("second_stage*",), needs=("inputs.tokens",))
 def run_second_stage(case: ReferenceCase) -> Iterator[Check]:
     """Scores of the first and last head, the best codes, the loss."""
     model = build_second_stage(case)
-    targets = case.input("targets")
-    output = model(case.input("tokens").long(), speakers_of(case), labels=ignoring(targets))
-    yield case.check("logits_first_head", output.logits[:, 0], "logits")
-    # The last head's scores are thinned out over the positions, mostly to every seventh.
-    length, kept = output.logits.shape[2], case.tensors["outputs.logits_last_head"].shape[1]
-    stride = 7 if -(-length // 7) == kept else -(-length // kept)
-    yield case.check("logits_last_head", output.logits[:, -1, ::stride], "logits")
+    targets = ignoring(case.input("targets")) if case.holds("inputs.targets") else None
+    output = model(case.input("tokens").long(), speakers_of(case), labels=targets)
+    sizes = model.config.target_vocab_sizes
+    first, last = output.logits[:, 0, :, : sizes[0]], output.logits[:, -1, :, : sizes[-1]]
+    yield case.check("logits_first_head", first, "logits")
+    if case.holds("outputs.logits_last_head"):
+        # The last head's scores are thinned out over the positions, mostly to every seventh.
+        length, kept = last.shape[1], case.tensors["outputs.logits_last_head"].shape[1]
+        stride = 7 if -(-length // 7) == kept else -(-length // kept)
+        yield case.check("logits_last_head", last[:, ::stride], "logits")
     yield from check_best(case, "codes", output.logits)
-    yield case.check("loss", output.loss[None], "loss")
+    if targets is not None:
+        yield case.check("loss", output.loss[None], "loss")
 
 
 def check_best(case: ReferenceCase, name: str, logits: torch.Tensor) -> Iterator[Check]:
-    """The best codes, wherever the two best scores are apart."""
+    """The best codes, wherever the two best scores are apart; nothing where the case holds none."""
+    if not case.holds(f"outputs.{name}"):
+        return
     clear = is_clear(logits).cpu()
     yield compare(name, logits.argmax(-1).cpu()[clear], case.output(name)[clear])
 
 
-@reference_runner("metavoice", kinds=("second_stage_full*",), needs=("positions", "inputs.tokens", "outputs.argmax"))
+@reference_runner("metavoice", kinds=("second_stage_full*",), needs=("inputs.tokens", "outputs.logits|outputs.argmax"))
 def run_second_stage_full(case: ReferenceCase) -> Iterator[Check]:
     """Scores at some positions, the best codes at all."""
     model = build_second_stage(case)
     logits = model(case.input("tokens").long(), speakers_of(case)).logits
-    yield case.check("logits", logits[:, :, case.spec["positions"]], "logits")
+    positions = case.spec.get("positions", range(logits.shape[2]))
+    yield case.check("logits", logits[:, :, list(positions)], "logits")
     yield from check_best(case, "argmax", logits)
 
 
@@ -354,11 +413,11 @@ def drawn_codes(logits: torch.Tensor, noise: torch.Tensor, temperature: float, t
 
 
 @reference_runner(
-    "metavoice", kinds=("second_stage_sampled*",), needs=("call", "inputs.exponential_noise", "outputs.codes")
+    "metavoice", kinds=("second_stage_sampled*",), needs=("inputs.tokens", "inputs.exponential_noise", "outputs.codes")
 )
 def run_second_stage_sampled(case: ReferenceCase) -> Iterator[Check]:
     """Codes drawn with recorded noise."""
-    model, call = build_second_stage(case), case.spec["call"]
+    model, call = build_second_stage(case), case.spec.get("call", {})
     logits = model(case.input("tokens").long(), speakers_of(case)).logits
     noise = case.input("exponential_noise")
     yield case.check("codes", drawn_codes(logits, noise, call.get("temperature", 1.0), call.get("top_k")), "codes")
@@ -367,18 +426,22 @@ def run_second_stage_sampled(case: ReferenceCase) -> Iterator[Check]:
 # Both
 
 
-@reference_runner("metavoice", kinds=("pipeline*",), needs=("text", "normalised", "outputs.rows", "outputs.stripped"))
+@reference_runner(
+    "metavoice",
+    kinds=("pipeline*",),
+    needs=("text", "config", "keys"),
+)
 def run_pipeline(case: ReferenceCase) -> Iterator[Check]:
     """Text to ids, through the first stage to two codes a frame, through the second to the others."""
-    keys, configs, call = case.spec["keys"], case.spec["config"], case.spec["call"]
+    keys, configs, call = case.spec["keys"], case.spec["config"], case.spec.get("call", {})
     first = build_first_stage(case, keys["first_stage"], configs["first_stage"])
     second = build_second_stage(case, keys["second_stage"], configs["second_stage"])
     text = normalize_text(case.spec["text"])
-    yield compare("normalised", text, case.spec["normalised"])
+    yield compare("normalised", text, case.spec.get("normalised"))
     tokenizer = tokenizer_from_table(case.path.parent / "bpe.json")
     text_ids = tokenizer(text, add_special_tokens=False).input_ids
     prompt = first_stage_ids(first.config, text_ids)
-    yield compare("prompt", prompt, case.input("prompt"))
+    yield compare("prompt", prompt, case.tensors.get("inputs.prompt"))
     sequence = spoken_sequence(case, first, call, prompt)
     yield case.check("sequence", sequence, "sequence")
     _, codes = split_first_stage(first.config, sequence)
@@ -386,13 +449,14 @@ def run_pipeline(case: ReferenceCase) -> Iterator[Check]:
     read = second_stage_ids(second.config, text_ids, codes)
     yield case.check("second_input", read, "second_input")
     # What does not fit into the second stage is cut.
-    room, second_text = second.config.max_position_embeddings, case.spec["text_ids_second"]
-    yield compare("text_ids_second", read[0, : len(text_ids) + 1].tolist(), second_text[:room])
+    room, second_text = second.config.max_position_embeddings, case.spec.get("text_ids_second")
     ours = [token + second.config.text_token_offset for token in text_ids] + [second.config.end_of_text_token_id]
-    yield compare("text_ids_second, whole", ours, second_text)
-    speaker = case.input("speaker_embedding").view(1, -1)
+    yield compare("text_ids_second", ours, second_text)
+    yield compare("text_ids_second, as read", read[0, : len(text_ids) + 1].tolist(), ours[:room])
+    speaker = prompt_speaker(case, first)
     logits = second(read[None].to(second.device), speaker).logits
-    noise = case.input("second_exponential_noise")
+    name = "second_exponential_noise"
+    noise = case.input(name) if case.holds(f"inputs.{name}") else torch.ones_like(logits)  # the best
     filled = drawn_codes(logits, noise, call.get("second_temperature", 1.0), call.get("second_top_k"))[0].cpu()
     rows = torch.cat([read, filled])
     yield case.check("rows", rows, "rows")

@@ -1,11 +1,14 @@
 """Runs the cases of EnCodec, which is transformers' own model under upstream's names."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch.nn.utils import parametrize
 from transformers import EncodecConfig, EncodecModel
+from transformers.models.encodec.modeling_encodec import EncodecLSTM
 
 from tests.common.reference import Check, ReferenceCase, reference_runner
 
@@ -21,6 +24,30 @@ CODEC_RULES = (
 )
 
 
+# What upstream's constructors take for an argument that is not given.
+CODEC_DEFAULTS = {
+    "channels": 1,
+    "sample_rate": 24000,
+    "dimension": 128,
+    "n_filters": 32,
+    "n_residual_layers": 1,
+    "ratios": (8, 5, 4, 2),
+    "norm": "weight_norm",
+    "kernel_size": 7,
+    "last_kernel_size": 7,
+    "residual_kernel_size": 3,
+    "dilation_base": 2,
+    "causal": False,
+    "pad_mode": "reflect",
+    "true_skip": False,
+    "compress": 2,
+    "lstm": 2,
+    "trim_right_ratio": 1.0,
+    "n_q": 8,
+    "bins": 1024,
+}
+
+
 def codec_name(name: str) -> str:
     """transformers' name of a tensor of EnCodec's."""
     for pattern, replacement in CODEC_RULES:
@@ -29,22 +56,21 @@ def codec_name(name: str) -> str:
 
 
 def codec_config(upstream: Mapping[str, Any]) -> EncodecConfig:
-    """The configuration from the arguments of upstream's parts."""
-    frame_rate = upstream["sample_rate"]
-    for ratio in upstream["ratios"]:
-        frame_rate /= ratio
+    """The configuration from the arguments of upstream's parts, as near as transformers has it ([`empty_codec`])."""
+    upstream = CODEC_DEFAULTS | dict(upstream)
+    frame_rate = math.ceil(upstream["sample_rate"] / math.prod(upstream["ratios"]))
     bits = (upstream["bins"] - 1).bit_length()
     return EncodecConfig(
         # The half lies between so many quantisers and one more: the number is found by rounding down.
         target_bandwidths=[(upstream["n_q"] + 0.5) * bits * frame_rate / 1000],
         sampling_rate=upstream["sample_rate"],
-        audio_channels=1,
+        audio_channels=upstream["channels"],
         normalize=False,
         hidden_size=upstream["dimension"],
         num_filters=upstream["n_filters"],
         num_residual_layers=upstream["n_residual_layers"],
         upsampling_ratios=list(upstream["ratios"]),
-        norm_type=upstream["norm"],
+        norm_type="weight_norm" if upstream["norm"] == "none" else upstream["norm"],
         kernel_size=upstream["kernel_size"],
         last_kernel_size=upstream["last_kernel_size"],
         residual_kernel_size=upstream["residual_kernel_size"],
@@ -52,16 +78,38 @@ def codec_config(upstream: Mapping[str, Any]) -> EncodecConfig:
         use_causal_conv=upstream["causal"],
         pad_mode=upstream["pad_mode"],
         compress=upstream["compress"],
-        num_lstm_layers=upstream["lstm"],
-        codebook_size=upstream["bins"],
+        num_lstm_layers=max(upstream["lstm"], 1),
+        trim_right_ratio=upstream["trim_right_ratio"],
+        codebook_size=2**bits,
         codebook_dim=upstream["dimension"],
         use_conv_shortcut=not upstream["true_skip"],
     )
 
 
+def empty_codec(upstream: Mapping[str, Any]) -> EncodecModel:
+    """EnCodec of upstream's arguments; what transformers' constructor does not offer is taken out of what it makes.
+
+    The constructor asks for at least one recurrent layer, for a norm, and for as many codes as a power of two.
+    """
+    model, upstream = EncodecModel(codec_config(upstream)).eval(), CODEC_DEFAULTS | dict(upstream)
+    if upstream["lstm"] == 0:
+        for part in (model.encoder, model.decoder):
+            part.layers = torch.nn.ModuleList(layer for layer in part.layers if not isinstance(layer, EncodecLSTM))
+    if upstream["norm"] == "none":
+        for module in [each for each in model.modules() if parametrize.is_parametrized(each, "weight")]:
+            parametrize.remove_parametrizations(module, "weight")
+    if upstream["bins"] != model.config.codebook_size:
+        for layer in model.quantizer.layers:
+            layer.codebook.codebook_size = upstream["bins"]
+            for name in ("cluster_size", "embed", "embed_avg"):
+                layer.codebook.register_buffer(name, getattr(layer.codebook, name)[: upstream["bins"]])
+        model.config.codebook_size = upstream["bins"]
+    return model
+
+
 def build_codec(upstream: Mapping[str, Any], state_dict: Mapping[str, torch.Tensor]) -> EncodecModel:
     """EnCodec with the weights of `state_dict`, in upstream's names."""
-    model = EncodecModel(codec_config(upstream)).eval()
+    model = empty_codec(upstream)
     model.load_state_dict({codec_name(name): tensor for name, tensor in state_dict.items()}, strict=True)
     return model
 
@@ -69,13 +117,22 @@ def build_codec(upstream: Mapping[str, Any], state_dict: Mapping[str, torch.Tens
 @reference_runner(
     "metavoice", kinds=("encodec*",), needs=("codebooks_used", "inputs.codes", "inputs.waveform", "outputs.latent")
 )
+@reference_runner("metavoice", kinds=("encodec*",), needs=("config", "inputs.codes|inputs.waveform"))
 def run_codec(case: ReferenceCase) -> Iterator[Check]:
     """Sound and latent of given codes; latent, codes and reconstruction of given sound."""
     model = build_codec(case.spec["config"], case.state_dict()).to(case.device)
-    codes, used = case.input("codes").long(), case.spec["codebooks_used"]
-    yield case.check("audio", model.decode(codes[None], [None]).audio_values, "audio")
-    yield case.check("latent", model.quantizer.decode(codes.transpose(0, 1)), "latent")
-    latents = model.encoder(case.input("waveform"))
+    if case.holds("inputs.codes"):
+        codes = case.input("codes").long()
+        yield case.check("audio", model.decode(codes[None], [None]).audio_values, "audio")
+        yield case.check("latent", model.quantizer.decode(codes.transpose(0, 1)), "latent")
+    if case.holds("inputs.waveform"):
+        yield from check_encoding(case, model)
+
+
+def check_encoding(case: ReferenceCase, model: EncodecModel) -> Iterator[Check]:
+    """Latent, codes and reconstruction of given sound."""
+    used = case.spec.get("codebooks_used") or model.config.num_quantizers
+    latents = model.encoder(case.input("waveform").float())
     yield case.check("encoder", latents, "encoder")
     found = model.quantizer.encode(latents, model.config.target_bandwidths[-1])[:used].transpose(0, 1)
     yield case.check("codes", found, "codes")

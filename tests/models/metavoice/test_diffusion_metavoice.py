@@ -86,7 +86,16 @@ def test_equaliser_gives_the_deviation_of_the_reference() -> None:
     assert torch.equal(model.equalize(torch.zeros(1, 100), made[:1, :100]), torch.zeros(1, 100))
 
 
-@pytest.mark.parametrize("kind", [{}, {"use_lstm": True}, {"use_transformer": True}])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"use_lstm": True},
+        {"use_transformer": True},
+        {"use_transformer": True, "use_cross_attention": True},
+        {"use_lstm": True, "use_condition": False},
+    ],
+)
 def test_rows_of_different_lengths_equal_single_rows(kind: dict) -> None:
     model = tiny_diffusion(band_configs=[BAND | {"depth": 2, "growth": 4.0} | kind])
     latents, reference = inputs(3, 8)
@@ -126,8 +135,29 @@ def test_recorded_noise_is_what_generators_draw() -> None:
     assert_close(model(latents, reference, noise=noise).waveform, expected, 1e-6)
 
 
-def test_attention_implementations_agree(tmp_path: Path) -> None:
-    model = tiny_diffusion(band_configs=[BAND | {"growth": 4.0, "use_transformer": True}])
+def test_what_a_band_hears_of_the_latent() -> None:
+    noisy, steps = torch.randn(1, 1, 6 * HOP), torch.tensor([7])
+    latents = inputs(1)[0]
+    changed = latents.clone()
+    changed[..., 1] += 1.0
+    transformer = {"growth": 4.0, "use_transformer": True}
+    heard = []
+    for kind in (transformer, transformer | {"use_cross_attention": True}, {"use_condition": False}):
+        unet = tiny_diffusion(band_configs=[BAND | kind]).bands[0].unet
+        # What attends to the latent does not add it: frames of another rate are heard as they are.
+        heard.append(
+            [
+                not torch.allclose(unet(noisy, steps, each), unet(noisy, steps, latents))
+                for each in (changed, latents.repeat_interleave(2, -1))
+            ]
+        )
+    assert heard == [[True, False], [True, True], [False, False]]
+
+
+@pytest.mark.parametrize("attends", [False, True])
+def test_attention_implementations_agree(attends: bool, tmp_path: Path) -> None:
+    kind = {"growth": 4.0, "use_transformer": True, "use_cross_attention": attends}
+    model = tiny_diffusion(band_configs=[BAND | kind])
     model.save_pretrained(tmp_path)
     latents, reference = inputs()
     sounds = []

@@ -25,6 +25,10 @@ CONFIG = TINY["first_stage_config"]
 END, TEXT, SPEAKER = CONFIG["eos_token_id"], CONFIG["text_token_offset"], CONFIG["speaker_embed_size"]
 
 
+# Neither guidance nor a grammar, and no end.
+FREE: dict[str, Any] = {"guidance_scale": 1.0, "enforce_alternation": False, "end_token_id": -1}
+
+
 def make_model(**overrides: Any) -> MetaVoiceFirstStageForCausalLM:
     torch.manual_seed(0)
     return MetaVoiceFirstStageForCausalLM(MetaVoiceFirstStageConfig(**CONFIG | overrides)).eval()
@@ -63,11 +67,13 @@ def speak(
     limits: Sequence[int] = (24, 24, 24),
     voices: torch.Tensor | None = None,
     processors: LogitsProcessorList | None = None,
+    given: Sequence[torch.LongTensor] | None = None,
     **options: Any,
 ) -> list[list[int]]:
     voices = speakers(len(lengths)) if voices is None else voices
     processors = first_stage_processors() if processors is None else processors
-    decoding = FirstStageDecoding(model, prompts(*lengths), voices, processors, sampler(seeds), limits, **options)
+    given = prompts(*lengths) if given is None else given
+    decoding = FirstStageDecoding(model, given, voices, processors, sampler(seeds), limits, **options)
     for _ in decoding:
         pass
     return decoding.picked
@@ -102,6 +108,54 @@ def test_zeros_are_no_speaker(model: MetaVoiceFirstStageForCausalLM) -> None:
     without = model(ids).logits
     assert torch.equal(model(ids, speaker_embeddings=torch.zeros(1, SPEAKER)).logits, without)
     assert not torch.allclose(model(ids, speaker_embeddings=speakers(1)).logits, without)
+
+
+OTHER_BLOCKS = [
+    {"norm_type": "layer_norm"},
+    {"norm_type": "layer_norm", "use_norm_bias": True, "use_gated_mlp": False, "hidden_act": "gelu"},
+    {"use_gated_mlp": False, "attention_bias": True, "mlp_bias": True},
+]
+
+
+HEADS_OF_ODD_WIDTH = {"hidden_size": 30, "num_attention_heads": 10}
+
+
+@pytest.mark.parametrize("blocks", [*OTHER_BLOCKS, HEADS_OF_ODD_WIDTH, {"speaker_start_token_id": 20}])
+def test_other_blocks_speak_as_they_score(blocks: dict) -> None:
+    """Rows that are decoded together pick what a pass over the whole row scores highest."""
+    model, lengths, voices = make_model(**blocks), (5, 9), speakers(2)
+    given = prompts(*lengths)
+    given[1][3] = 20
+    picked = speak(model, lengths, None, (12, 12), voices, LogitsProcessorList(), given=given, **FREE)
+    if "speaker_start_token_id" in blocks:  # and where the speaker comes in behind the prompt
+        model.config.speaker_start_token_id = picked[0][4]
+        picked = speak(model, lengths, None, (12, 12), voices, LogitsProcessorList(), given=given, **FREE)
+    for row, more in enumerate(picked):
+        ids = torch.cat([given[row], torch.tensor(more)])
+        scores = model(ids[None], speaker_embeddings=voices[row : row + 1]).logits[0]
+        assert scores[lengths[row] - 1 : -1].argmax(-1).tolist() == more
+    if model.config.has_llama_blocks:
+        model.enable_fast_steps()
+        assert speak(model, lengths, None, (12, 12), voices, LogitsProcessorList(), given=given, **FREE) == picked
+        return
+    with pytest.raises(ValueError, match="Llama's blocks"):
+        model.enable_fast_steps()
+
+
+def test_a_text_without_the_speaker() -> None:
+    start, voice, ids = 30, speakers(1), prompts(8)[0][None]
+    ids[0, 3] = ids[0, 6] = start
+    model, plain = make_model(speaker_start_token_id=start), make_model()
+    scores = model(ids, speaker_embeddings=voice).logits
+    assert torch.allclose(scores[:, :3], plain(ids).logits[:, :3], atol=1e-6)
+    assert not torch.isclose(scores[:, 3:], plain(ids).logits[:, 3:], atol=1e-4).all(-1).any()
+    unheard = ids.masked_fill(ids == start, start + 1)
+    assert torch.equal(model(unheard, speaker_embeddings=voice).logits, plain(unheard).logits)
+    cache = DynamicCache()
+    parts = [model(part, speaker_embeddings=voice, past_key_values=cache).logits for part in ids.split(4, 1)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), scores, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="input_ids"):
+        model(inputs_embeds=model.model.embed_tokens(ids), speaker_embeddings=voice)
 
 
 def test_both_kinds_of_labels(model: MetaVoiceFirstStageForCausalLM) -> None:

@@ -149,6 +149,19 @@ def test_other_blocks(overrides: dict) -> None:
 
 
 @torch.no_grad()
+def test_codebooks_of_unequal_sizes() -> None:
+    torch.manual_seed(0)
+    model = MetaVoiceSecondStageModel(MetaVoiceSecondStageConfig(**CONFIG | {"target_vocab_sizes": [5, 9]})).eval()
+    ids = second_stage_ids(model.config, [1, 2], codes(20))[None]
+    labels = torch.randint(0, 5, (1, 2, ROOM))
+    output = model(ids, speakers(1), labels=labels)
+    assert output.logits.shape == (1, 2, ROOM, 9) and output.loss.isfinite()
+    assert output.logits[:, 0, :, 5:].eq(-float("inf")).all() and output.logits[:, 0, :, :5].isfinite().all()
+    assert output.logits[:, 1].isfinite().all()
+    assert all(row[2].max() < 5 for row in complete(model, [50, 200]))
+
+
+@torch.no_grad()
 def test_every_codebook_counts_the_same(model: MetaVoiceSecondStageModel) -> None:
     ids = second_stage_ids(model.config, [1, 2], codes(20))[None]
     labels = torch.randint(0, CODES, (1, 2, ROOM))

@@ -131,13 +131,18 @@ class Tester(SpeakingModelTester):
             {"first_stage_config": {"num_codes": 9, "vocab_size": 400}},
             {"first_stage_config": {"text_token_offset": 3}},
             {"first_stage_config": {"dropout": 2.0}},
+            {"first_stage_config": {"norm_type": "batch_norm"}},
+            {"first_stage_config": {"speaker_start_token_id": 400}},
             {"second_stage_config": {"norm_type": "batch_norm"}},
             {"second_stage_config": {"target_vocab_sizes": []}},
+            {"second_stage_config": {"target_vocab_sizes": [9, 0]}},
+            {"second_stage_config": {"vocab_sizes": [276, 8]}},
             {"second_stage_config": {"target_vocab_sizes": [9] * 40}},
             {"second_stage_config": {"vocab_sizes": [400]}},
             {"speaker_encoder_config": {"min_coverage": 0.0}},
             {"speaker_encoder_config": {"windows_per_second": 0.1}},
             {"diffusion_config": {"band_configs": [{"loudness": 1}]}},
+            {"diffusion_config": {"band_configs": [{"use_cross_attention": True}]}},
             {"diffusion_config": {"codec_hidden_size": 17}},
         ]
 

@@ -36,6 +36,7 @@ class DeepFilterNetConfig(PreTrainedConfig):
             of 8.
         min_erb_bins (`int`, *optional*, defaults to 2): Fewest bins of a band.
         num_df_bins (`int`, *optional*, defaults to 96): Lowest bins, which are filtered over time; an even number.
+            Where they leave less than two bins to the gains, there are none, and the bin above them is silent.
         df_order (`int`, *optional*, defaults to 5): Taps of their filters.
         df_lookahead (`int`, *optional*, defaults to 2): Frames of the taps that lie in the future.
         conv_lookahead (`int`, *optional*, defaults to 2): Frames that the network hears ahead.
@@ -61,6 +62,8 @@ class DeepFilterNetConfig(PreTrainedConfig):
             of being added.
         min_snr (`float`, *optional*, defaults to -15.0): Least estimated signal-to-noise ratio, in dB.
         max_snr (`float`, *optional*, defaults to 35.0): Largest, in dB.
+        drop_noise_frames (`bool`, *optional*, defaults to `False`): Frames whose estimated signal-to-noise ratio is
+            -10 dB or less are silent, and what makes gains and filters never hears them.
         post_filter (`bool`, *optional*, defaults to `False`): Quiet what is very noisy a little more.
         post_filter_beta (`float`, *optional*, defaults to 0.02): By how much.
         initializer_range (`float`, *optional*, defaults to 0.02): Unused; layers begin as torch makes them.
@@ -106,6 +109,7 @@ class DeepFilterNetConfig(PreTrainedConfig):
     concat_encoder: bool = False
     min_snr: float | int = -15.0
     max_snr: float | int = 35.0
+    drop_noise_frames: bool = False
     post_filter: bool = False
     post_filter_beta: float = 0.02
     initializer_range: float = 0.02
@@ -187,6 +191,11 @@ class DeepFilterNetConfig(PreTrainedConfig):
     def num_bins(self) -> int:
         """Bins of a spectrum."""
         return self.fft_length // 2 + 1
+
+    @property
+    def has_gains(self) -> bool:
+        """Whether the bins above the filtered ones are two or more: upstream leaves the gains out for less."""
+        return self.num_df_bins + 1 < self.num_bins
 
     @property
     def embedding_size(self) -> int:

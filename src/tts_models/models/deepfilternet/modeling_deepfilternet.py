@@ -39,6 +39,10 @@ from .spectrum_deepfilternet import DeepFilterNetTransform, band_matrix
 from .streaming_deepfilternet import ZERO_CROSSINGS, DeepFilterNetStream
 
 
+# In dB; frames of less may be taken for mere noise.
+_LEAST_SNR = -10.0
+
+
 @dataclass
 class DeepFilterNetEncoding:
     """What the encoder hands to the decoders.
@@ -55,6 +59,13 @@ class DeepFilterNetEncoding:
     embeddings: torch.Tensor
     snr: torch.Tensor
 
+    def select(self, row: int, kept: torch.Tensor) -> "DeepFilterNetEncoding":
+        """One row, of which the frames where the boolean `kept` `(frames,)` is true."""
+        one = slice(row, row + 1)
+        pathways = [pathway[one, :, kept] for pathway in self.pathways]
+        filter_pathway = self.filter_pathway[one, :, kept]
+        return DeepFilterNetEncoding(pathways, filter_pathway, self.embeddings[one, kept], self.snr[one, kept])
+
 
 # trf-ignore: TRF057
 @dataclass
@@ -67,7 +78,7 @@ class DeepFilterNetOutput(ModelOutput):
     waveform (`torch.FloatTensor` of shape `(batch, samples)`):
         Enhanced audio, float32, as long as the input and zero after a row's end.
     gains (`torch.FloatTensor` of shape `(batch, frames, num_erb_bands)`):
-        Gain of every band, in 0 … 1.
+        Gain of every band, in 0 … 1; 0 where `config.has_gains` is false.
     coefficients (`torch.FloatTensor` of shape `(batch, frames, df_order, num_df_bins, 2)`):
         Filters of the lowest bins, real and imaginary parts.
     snr (`torch.FloatTensor` of shape `(batch, frames)`):
@@ -353,8 +364,35 @@ class DeepFilterNetModel(DeepFilterNetPreTrainedModel):
             signal-to-noise ratio in dB float32 `(batch, frames)`.
         """
         encoding = self.encoder(erb.to(self.dtype), bins, context)
-        gains = self.gain_decoder(encoding, context).float()
-        return gains, self.filter_decoder(encoding, context), encoding.snr
+        # CODEPATH: the release hears every frame; upstream can train a network that leaves out what is mere noise.
+        decode = self._decode_speech if self.config.drop_noise_frames else self._decode
+        return *decode(encoding, context), encoding.snr
+
+    def _decode(self, encoding: DeepFilterNetEncoding, context: LeftContext) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gains and filters, see `estimate`."""
+        # CODEPATH: the release filters a fifth of the bins; a network may filter nearly all of them.
+        if self.config.has_gains:
+            gains = self.gain_decoder(encoding, context).float()
+        else:
+            gains = encoding.snr.new_zeros(*encoding.snr.shape, self.config.num_erb_bands)
+        return gains, self.filter_decoder(encoding, context)
+
+    def _decode_speech(
+        self, encoding: DeepFilterNetEncoding, context: LeftContext
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, as if the frames of mere noise were not there: theirs are zero. Each row has frames of its own."""
+        config, (batch_size, frames) = self.config, encoding.snr.shape
+        gains = encoding.snr.new_zeros(batch_size, frames, config.num_erb_bands)
+        filters = torch.zeros(
+            batch_size, frames, config.df_order, config.num_df_bins, dtype=torch.complex64, device=gains.device
+        )
+        contexts = [context.select_rows(torch.tensor([row])) for row in range(batch_size)]
+        for row, kept in enumerate(encoding.snr > _LEAST_SNR):
+            if kept.any():
+                decoded = self._decode(encoding.select(row, kept), contexts[row])
+                gains[row, kept], filters[row, kept] = (each[0] for each in decoded)
+        context.tensors = LeftContext.join(contexts).tensors
+        return gains, filters
 
     def apply_filters(self, around: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
         """The lowest bins filtered over time: complex64 `(batch, frames, num_df_bins)`.

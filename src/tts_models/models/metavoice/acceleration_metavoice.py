@@ -96,7 +96,7 @@ class FastSteps:
         options: How it runs; `None` for the weights as they are.
 
     Raises:
-        ValueError: the options do not fit the model's device.
+        ValueError: the options do not fit the model's device, or the model's blocks are not Llama's.
     """
 
     def __init__(self, first_stage: "MetaVoiceFirstStageForCausalLM", options: FastStepOptions | None = None) -> None:
@@ -125,6 +125,8 @@ def _check(first_stage: "MetaVoiceFirstStageForCausalLM", options: FastStepOptio
             raise ValueError(f"`{name}` needs the model on the CPU; it is on {device!r}.")
     if options is not None and not is_in_one_place(first_stage):
         raise ValueError("Fast steps need the whole first stage on one device, without offloading.")
+    if not first_stage.config.has_llama_blocks:
+        raise ValueError("Fast steps need Llama's blocks (`norm_type`, `use_gated_mlp`), and a speaker on every row.")
     layers = first_stage.model.layers
     linear = [module for name, module in layers.named_modules() if name.endswith("_proj")]
     if options is not None and options.has_fixed_shapes and not all(map(is_unwrapped, linear)):
@@ -181,10 +183,14 @@ class CachedRunner:
         self.steps = steps
         self.table, self.head = model.embed_tokens, first_stage.lm_head if steps is None else steps.head
         self.speaker_term = model.embed_speaker(batch.speaker_embeddings)
+        spoken = model.mask_speaker(self.speaker_term[:, None], batch.input_ids)
+        # Of the rows that have not come to the id with which the speaker begins, if there is one.
+        self.start_id = model.config.speaker_start_token_id
+        self.is_silent = None if self.start_id is None else (batch.input_ids != self.start_id).all(-1)
         self.decoder = LockstepDecoder(
             model,
             attention_mask=batch.attention_mask,
-            inputs_embeds=self.table(batch.input_ids) + self.speaker_term[:, None],
+            inputs_embeds=self.table(batch.input_ids) + spoken,
             fast_step=None if steps is None else steps.step,
         )
 
@@ -194,7 +200,11 @@ class CachedRunner:
 
     def step(self, ids: torch.LongTensor) -> torch.Tensor:
         """Scores `(rows, vocab_size)` after `ids` `(rows,)`."""
-        return self.head(self.decoder.step_embeds(self.table(ids) + self.speaker_term))
+        term = self.speaker_term
+        if self.is_silent is not None:
+            self.is_silent = self.is_silent & (ids != self.start_id)
+            term = term.masked_fill(self.is_silent[:, None], 0.0)
+        return self.head(self.decoder.step_embeds(self.table(ids) + term))
 
     def select(self, guidance: Guidance, index: torch.LongTensor) -> None:
         """Go on with the rows `index` (int64), each as often as guidance has it."""
@@ -203,6 +213,7 @@ class CachedRunner:
         every = torch.cat([index + number * count for number in range(times)])
         self.decoder.select(every)
         self.speaker_term = self.speaker_term[every]
+        self.is_silent = None if self.is_silent is None else self.is_silent[every]
 
 
 __all__ = ["CachedRunner", "FastStepOptions", "FastSteps", "PositionedStep", "StepOptimizer", "is_in_one_place"]

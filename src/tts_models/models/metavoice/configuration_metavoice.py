@@ -50,6 +50,14 @@ class MetaVoiceFirstStageConfig(LlamaConfig):
             In training, how often an example comes without its speaker; what makes guidance possible.
         dropout (`float`, *optional*, defaults to 0.0):
             In training, of the embeddings and of what every attention and MLP adds.
+        norm_type (`str`, *optional*, defaults to `"rms_norm"`):
+            `"layer_norm"` or `"rms_norm"`.
+        use_norm_bias (`bool`, *optional*, defaults to `False`):
+            Whether a layer norm has a bias.
+        use_gated_mlp (`bool`, *optional*, defaults to `True`):
+            Whether the MLP is gated, as Llama's, instead of two layers.
+        speaker_start_token_id (`int`, *optional*):
+            The first such id, and every row after it, hear the speaker; the rows before it do not. By default all do.
     """
 
     model_type = "metavoice_first_stage"
@@ -73,9 +81,19 @@ class MetaVoiceFirstStageConfig(LlamaConfig):
     end_of_text_token_id: int = 2561
     speaker_dropout: float = 0.0
     dropout: float = 0.0
+    norm_type: str = "rms_norm"
+    use_norm_bias: bool = False
+    use_gated_mlp: bool = True
+    speaker_start_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        _check_norm_type(self.norm_type)
+        if self.speaker_start_token_id is not None and not 0 <= self.speaker_start_token_id < self.vocab_size:
+            raise ValueError(
+                f"`speaker_start_token_id` must be in 0…{self.vocab_size - 1}, or None; "
+                f"got {self.speaker_start_token_id}."
+            )
         if self.num_key_value_heads != self.num_attention_heads:
             raise ValueError(
                 f"`num_key_value_heads` must equal `num_attention_heads` {self.num_attention_heads}; "
@@ -91,10 +109,23 @@ class MetaVoiceFirstStageConfig(LlamaConfig):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be in 0…1; got {getattr(self, name)}.")
 
+    def validate_rope(self) -> None:
+        """Nothing: positions are learned, and a head may have any width."""
+
     @property
     def end_of_audio_token_id(self) -> int:
         """The id that ends an utterance."""
         return self.num_codes * self.num_codebooks
+
+    @property
+    def has_llama_blocks(self) -> bool:
+        """Whether the blocks are Llama's, as the released model's are, and the speaker is heard on every row."""
+        return self.norm_type == "rms_norm" and self.use_gated_mlp and self.speaker_start_token_id is None
+
+
+def _check_norm_type(norm_type: str) -> None:
+    if norm_type not in NORM_TYPES:
+        raise ValueError(f"`norm_type` must be one of {', '.join(NORM_TYPES)}; got {norm_type!r}.")
 
 
 # trf-ignore: TRF057
@@ -108,7 +139,7 @@ class MetaVoiceSecondStageConfig(LlamaConfig):
         vocab_sizes (`list[int]`, *optional*, defaults to `[1538, 1025]`):
             Rows of the table of each input: codes, padding and text; codes and padding.
         target_vocab_sizes (`list[int]`, *optional*, defaults to six times 1025):
-            Choices of each predicted codebook: codes and padding.
+            Choices of each predicted codebook: codes and padding, or fewer codes.
         max_position_embeddings (`int`, *optional*, defaults to 1024):
             Learned positions; the model always reads so many.
         norm_type (`str`, *optional*, defaults to `"layer_norm"`):
@@ -160,8 +191,7 @@ class MetaVoiceSecondStageConfig(LlamaConfig):
             raise ValueError("`vocab_sizes` and `target_vocab_sizes` must name at least one codebook each.")
         self.vocab_size = self.vocab_sizes[0]
         super().__post_init__(**kwargs)
-        if self.norm_type not in NORM_TYPES:
-            raise ValueError(f"`norm_type` must be one of {', '.join(NORM_TYPES)}; got {self.norm_type!r}.")
+        _check_norm_type(self.norm_type)
         if self.num_key_value_heads != self.num_attention_heads:
             raise ValueError(
                 f"`num_key_value_heads` must equal `num_attention_heads` {self.num_attention_heads}; "
@@ -172,13 +202,13 @@ class MetaVoiceSecondStageConfig(LlamaConfig):
                 "`num_codes` < `text_token_offset` <= `end_of_text_token_id` < `vocab_sizes[0]` must hold; got "
                 f"{self.num_codes}, {self.text_token_offset}, {self.end_of_text_token_id}, {self.vocab_sizes[0]}."
             )
-        if len(set(self.target_vocab_sizes)) > 1:
-            raise ValueError(f"`target_vocab_sizes` must all be equal; got {self.target_vocab_sizes}.")
-        if min(*self.vocab_sizes, *self.target_vocab_sizes) <= self.num_codes:
-            raise ValueError(
-                f"`vocab_sizes` and `target_vocab_sizes` must all exceed `num_codes` {self.num_codes}; "
-                f"got {self.vocab_sizes} and {self.target_vocab_sizes}."
-            )
+        if min(self.vocab_sizes) <= self.num_codes:
+            raise ValueError(f"`vocab_sizes` must all exceed `num_codes` {self.num_codes}; got {self.vocab_sizes}.")
+        if min(self.target_vocab_sizes) < 1:
+            raise ValueError(f"`target_vocab_sizes` must all be at least 1; got {self.target_vocab_sizes}.")
+
+    def validate_rope(self) -> None:
+        """Nothing: positions are learned, and a head may have any width."""
 
     @property
     def num_codebooks(self) -> int:
@@ -251,7 +281,8 @@ class MetaVoiceMultiBandDiffusionConfig(PreTrainedConfig):
     Args:
         band_configs (`list[dict]`, *optional*, defaults to four times the defaults of upstream's training):
             Of each band: its network (`hidden_size`, `depth`, `growth`, `max_channels`, `kernel_size`, `stride`,
-            `res_blocks`, `norm_groups`, `use_lstm`, `use_transformer`, `embed_all_layers`), its schedule
+            `res_blocks`, `norm_groups`, `use_lstm`, `use_transformer`, `embed_all_layers`, `use_condition`: whether it
+            hears the latent, `use_cross_attention`: whether its transformer attends to it), its schedule
             (`beta_start`, `beta_end`, `beta_exponent`, `num_train_steps`, `clip`, `noise_scale`) and its processor
             (`processor_bands`, `processor_power`; 0 bands for none).
         codec_hidden_size (`int`, *optional*, defaults to 128):
@@ -282,6 +313,12 @@ class MetaVoiceMultiBandDiffusionConfig(PreTrainedConfig):
         if unknown:
             raise ValueError(f"`band_configs` must name {', '.join(_BAND)}; got {', '.join(unknown)}.")
         self.band_configs = [_BAND | band for band in given]
+        for band in self.band_configs:
+            if band["use_cross_attention"] and not (band["use_transformer"] and band["use_condition"]):
+                raise ValueError(
+                    "`band_configs`: `use_cross_attention` needs `use_transformer` and `use_condition`; got "
+                    f"{band['use_transformer']} and {band['use_condition']}."
+                )
         super().__post_init__(**kwargs)
 
 
@@ -297,6 +334,8 @@ _BAND = {
     "use_lstm": False,
     "use_transformer": False,
     "embed_all_layers": True,
+    "use_condition": True,
+    "use_cross_attention": False,
     "beta_start": 1e-5,
     "beta_end": 2.9e-2,
     "beta_exponent": 7.5,

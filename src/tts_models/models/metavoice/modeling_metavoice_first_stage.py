@@ -19,13 +19,14 @@ import torch
 from torch import nn
 from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaModel
+from transformers.models.llama.modeling_llama import LlamaModel
 from transformers.utils import can_return_tuple
 
 from ...loading import CompleteCheckpointMixin
 from .acceleration_metavoice import CachedRunner, FastStepOptions, FastSteps, StepOptimizer, is_in_one_place
 from .configuration_metavoice import MetaVoiceConfig, MetaVoiceFirstStageConfig
 from .decoding_metavoice_first_stage import FirstStageBatch
+from .layers_metavoice import MetaVoiceDecoderLayer, MetaVoiceIdentityRotation, make_norm
 
 
 # trf-ignore: TRF057
@@ -48,34 +49,6 @@ class MetaVoicePreTrainedModel(CompleteCheckpointMixin, PreTrainedModel):
     _can_compile_fullgraph = True
 
 
-class MetaVoiceDecoderLayer(LlamaDecoderLayer):
-    """Llama's block; in training, dropout of what attention and MLP add."""
-
-    def __init__(self, config: MetaVoiceFirstStageConfig, layer_idx: int) -> None:
-        super().__init__(config, layer_idx)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
-        hidden_states = hidden_states + self.dropout(attended)
-        return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
-
-
-class MetaVoiceIdentityRotation(nn.Module):
-    """Stands where Llama turns queries and keys by their positions, and turns nothing."""
-
-    def __init__(self, head_dim: int) -> None:
-        super().__init__()
-        self.head_dim = head_dim
-
-    def forward(
-        self, hidden_states: torch.Tensor, position_ids: torch.LongTensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ones and zeros `(1, length, head_dim)`."""
-        ones = hidden_states.new_ones(1, 1, self.head_dim).expand(-1, hidden_states.shape[1], -1)
-        return ones, torch.zeros_like(ones)
-
-
 class MetaVoiceFirstStageModel(LlamaModel):
     """
     The network below the head. A row is the sum of the token's embedding, that of its position, and the projection of
@@ -95,11 +68,12 @@ class MetaVoiceFirstStageModel(LlamaModel):
         self.speaker_projection = nn.Linear(config.speaker_embed_size, width, bias=False)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList([MetaVoiceDecoderLayer(config, layer) for layer in layers])
+        self.norm = make_norm(config)
         self.rotary_emb = MetaVoiceIdentityRotation(config.head_dim)
         self.post_init()
 
     def embed_speaker(self, speaker_embeddings: torch.Tensor) -> torch.Tensor:
-        """What `(batch, speaker_embed_size)` adds to every row, `(batch, hidden_size)`; nothing for a zero vector."""
+        """What `(batch, speaker_embed_size)` adds to a row, `(batch, hidden_size)`; nothing for a zero vector."""
         term = self.speaker_projection(speaker_embeddings.to(self.speaker_projection.weight.device, self.dtype))
         # CODEPATH: checkpoints that are trained for guidance, as the released one was, lose the speaker at times.
         if self.training and self.config.speaker_dropout > 0:
@@ -134,12 +108,13 @@ class MetaVoiceFirstStageModel(LlamaModel):
                 Rows of the tokens instead of their ids, without position and speaker.
             speaker_embeddings (`torch.FloatTensor` of shape `(batch, speaker_embed_size)`, *optional*):
                 The speaker; a row of zeros, like `None`, is no speaker.
+                With `config.speaker_start_token_id`, earlier positions in a cache count as lying behind that id.
             use_cache (`bool`, *optional*):
                 Whether to return `past_key_values`.
 
         Raises:
-            ValueError: neither or both of `input_ids` and `inputs_embeds` are given, or there are more positions than
-                the model has.
+            ValueError: neither or both of `input_ids` and `inputs_embeds` are given, there are more positions than
+                the model has, or a model that tells by the ids which rows hear the speaker is given none.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Exactly one of `input_ids` and `inputs_embeds` must be given.")
@@ -149,7 +124,9 @@ class MetaVoiceFirstStageModel(LlamaModel):
             position_ids = self._positions(inputs_embeds, attention_mask, past_key_values)
         inputs_embeds = inputs_embeds + self.embed_positions(position_ids)
         if speaker_embeddings is not None:
-            inputs_embeds = inputs_embeds + self.embed_speaker(speaker_embeddings)[:, None]
+            is_continued = past_key_values is not None and past_key_values.get_seq_length() > 0
+            speaker = self.embed_speaker(speaker_embeddings)[:, None]
+            inputs_embeds = inputs_embeds + (speaker if is_continued else self.mask_speaker(speaker, input_ids))
         return super().forward(
             inputs_embeds=self.dropout(inputs_embeds),
             attention_mask=attention_mask,
@@ -158,6 +135,20 @@ class MetaVoiceFirstStageModel(LlamaModel):
             use_cache=use_cache,
             **kwargs,
         )
+
+    def mask_speaker(self, term: torch.Tensor, input_ids: torch.LongTensor | None) -> torch.Tensor:
+        """What `term` `(batch, 1, hidden_size)` adds to each of the rows `(batch, length)` of a beginning.
+
+        Raises:
+            ValueError: the rows before `config.speaker_start_token_id` cannot be told without `input_ids`.
+        """
+        start = self.config.speaker_start_token_id
+        # CODEPATH: the released checkpoint hears the speaker on the text too; upstream can train one that does not.
+        if start is None:
+            return term
+        if input_ids is None:
+            raise ValueError("`input_ids` must be given, not `inputs_embeds`: they tell which rows hear the speaker.")
+        return term * (input_ids == start).cumsum(-1).clamp(max=1)[..., None].to(term.dtype)
 
     def _positions(
         self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, past_key_values: Cache | None
@@ -214,7 +205,8 @@ class MetaVoiceFirstStageForCausalLM(MetaVoicePreTrainedModel):
                 own library: faster with guidance, or for several rows, for twice the memory.
 
         Raises:
-            ValueError: an option does not fit the model's device, or another option.
+            ValueError: an option does not fit the model's device, or another option, or the model has other blocks
+                than Llama's.
         """
         if use_cuda_graphs is None:
             use_cuda_graphs = self.device.type == "cuda" and not int8
@@ -233,7 +225,8 @@ class MetaVoiceFirstStageForCausalLM(MetaVoicePreTrainedModel):
         steps = None
         if self._optimizer is not None:
             steps = self._optimizer.steps(self)
-        elif not self.training and is_in_one_place(self):
+        # CODEPATH: the released checkpoint has Llama's blocks; those of others take the library's layers.
+        elif not self.training and self.config.has_llama_blocks and is_in_one_place(self):
             steps = FastSteps(self)
         return CachedRunner(self, batch, steps)
 
@@ -269,6 +262,7 @@ class MetaVoiceFirstStageForCausalLM(MetaVoicePreTrainedModel):
                 Rows of the tokens instead of their ids, without position and speaker.
             speaker_embeddings (`torch.FloatTensor` of shape `(batch, speaker_embed_size)`, *optional*):
                 The speaker; a row of zeros, like `None`, is no speaker.
+                With `config.speaker_start_token_id`, earlier positions in a cache count as lying behind that id.
             labels (`torch.LongTensor` of shape `(batch, length)`, *optional*):
                 Ids aligned with `input_ids` (shifted inside); -100 is left out of the loss.
             shift_labels (`torch.LongTensor` of shape `(batch, length)`, *optional*):
@@ -314,7 +308,6 @@ class MetaVoiceFirstStageForCausalLM(MetaVoicePreTrainedModel):
 
 
 __all__ = [
-    "MetaVoiceDecoderLayer",
     "MetaVoiceFirstStageForCausalLM",
     "MetaVoiceFirstStageModel",
     "MetaVoicePreTrainedModel",

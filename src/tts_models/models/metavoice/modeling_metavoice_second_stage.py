@@ -19,19 +19,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers.activations import ACT2FN
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_metavoice import MetaVoiceSecondStageConfig
-from .modeling_metavoice_first_stage import (
-    MetaVoiceDecoderLayer,
-    MetaVoiceIdentityRotation,
-    MetaVoicePreTrainedModel,
-)
-
-
-_LAYER_NORM_EPS = 1e-5
+from .layers_metavoice import MetaVoiceDecoderLayer, MetaVoiceIdentityRotation, make_norm
+from .modeling_metavoice_first_stage import MetaVoicePreTrainedModel
 
 
 # trf-ignore: TRF057
@@ -43,25 +35,13 @@ class MetaVoiceSecondStageOutput(ModelOutput):
     Args:
         loss (`torch.FloatTensor` of shape `()`, *optional*, returned with `labels`):
             Mean over the codebooks of the mean cross entropy.
-        logits (`torch.FloatTensor` of shape `(batch, target_codebooks, length, target_vocab_size)`):
-            Scores of the code of each predicted codebook at each position.
+        logits (`torch.FloatTensor` of shape `(batch, target_codebooks, length, max(target_vocab_sizes))`):
+            Scores of the code of each predicted codebook at each position; minus infinity for codes that only a larger
+            codebook has.
     """
 
     loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
-
-
-class MetaVoiceSecondStageMLP(nn.Module):
-    """Two linear layers with an activation between them."""
-
-    def __init__(self, config: MetaVoiceSecondStageConfig) -> None:
-        super().__init__()
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
-        self.act_fn = ACT2FN[config.hidden_act]
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(self.act_fn(self.up_proj(hidden_states)))
 
 
 class MetaVoiceSecondStageLayer(MetaVoiceDecoderLayer):
@@ -70,17 +50,6 @@ class MetaVoiceSecondStageLayer(MetaVoiceDecoderLayer):
     def __init__(self, config: MetaVoiceSecondStageConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx)
         self.self_attn.is_causal = False
-        self.input_layernorm, self.post_attention_layernorm = _make_norm(config), _make_norm(config)
-        # CODEPATH: the released checkpoint has two plain layers; upstream can also train gated ones.
-        if not config.use_gated_mlp:
-            self.mlp = MetaVoiceSecondStageMLP(config)
-
-
-def _make_norm(config: MetaVoiceSecondStageConfig) -> nn.Module:
-    # CODEPATH: the released checkpoint has layer norms; upstream can also train root-mean-square norms.
-    if config.norm_type == "rms_norm":
-        return LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-    return nn.LayerNorm(config.hidden_size, eps=_LAYER_NORM_EPS, bias=config.use_norm_bias)
 
 
 # trf-ignore: TRF057
@@ -105,7 +74,7 @@ class MetaVoiceSecondStageModel(MetaVoicePreTrainedModel):
         self.speaker_projection = nn.Linear(config.speaker_embed_size, width, bias=False)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList([MetaVoiceSecondStageLayer(config, layer) for layer in layers])
-        self.norm = _make_norm(config)
+        self.norm = make_norm(config)
         self.heads = nn.ModuleList([nn.Linear(width, size, bias=False) for size in config.target_vocab_sizes])
         self.rotary_emb = MetaVoiceIdentityRotation(config.head_dim)
         self.gradient_checkpointing = False
@@ -154,14 +123,23 @@ class MetaVoiceSecondStageModel(MetaVoicePreTrainedModel):
         for layer in self.layers:
             states = layer(states, position_embeddings=rotation, attention_mask=None, **kwargs)
         states = self.norm(states)
-        logits = torch.stack([head(states) for head in self.heads], dim=1)
+        logits = self._scores(states)
         loss = None
         if labels is not None:
             # The mean of the codebooks' means: they may have different numbers of labels.
-            codebooks = zip(logits.float().unbind(1), labels.to(logits.device).unbind(1), strict=True)
-            losses = [F.cross_entropy(scores.flatten(0, 1), codes.flatten()) for scores, codes in codebooks]
+            sizes, labels = self.config.target_vocab_sizes, labels.to(logits.device)
+            codebooks = zip(logits.float().unbind(1), labels.unbind(1), sizes, strict=True)
+            losses = [
+                F.cross_entropy(scores[..., :size].flatten(0, 1), codes.flatten()) for scores, codes, size in codebooks
+            ]
             loss = torch.stack(losses).mean()
         return MetaVoiceSecondStageOutput(loss=loss, logits=logits)
+
+    def _scores(self, states: torch.Tensor) -> torch.Tensor:
+        """Scores `(batch, target_codebooks, length, choices)`, as many choices as the largest codebook has."""
+        scores = [head(states) for head in self.heads]
+        choices = max(self.config.target_vocab_sizes)
+        return torch.stack([F.pad(each, (0, choices - each.shape[-1]), value=-float("inf")) for each in scores], dim=1)
 
 
 __all__ = ["MetaVoiceSecondStageModel", "MetaVoiceSecondStageOutput"]

@@ -103,7 +103,7 @@ class MetaVoiceUNetRecurrence(nn.Module):
 
 
 class MetaVoiceUNetAttention(nn.Module):
-    """Attention of every step of the bottleneck to all others."""
+    """Attention of every step of the bottleneck to all others, or to those of something else."""
 
     def __init__(self, config: PreTrainedConfig, channels: int):
         super().__init__()
@@ -115,8 +115,14 @@ class MetaVoiceUNetAttention(nn.Module):
         self.qkv_proj = nn.Linear(channels, 3 * channels, bias=False)
         self.o_proj = nn.Linear(channels, channels, bias=False)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        heads = self.qkv_proj(hidden_states).unflatten(-1, (3, -1, self.head_dim)).permute(2, 0, 3, 1, 4)
+    def forward(self, hidden_states: torch.Tensor, memory: torch.Tensor | None = None) -> torch.Tensor:
+        """`memory` `(batch, any length, channels)` is what is attended to, `hidden_states` itself by default."""
+        if memory is None:
+            projected = self.qkv_proj(hidden_states).chunk(3, dim=-1)
+        else:
+            queries, keys, values = self.qkv_proj.weight.chunk(3)
+            projected = F.linear(hidden_states, queries), F.linear(memory, keys), F.linear(memory, values)
+        heads = [each.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for each in projected]
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -125,36 +131,49 @@ class MetaVoiceUNetAttention(nn.Module):
 
 
 class MetaVoiceUNetTransformerLayer(nn.Module):
-    """Attention and two layers with a ReLU between them, a norm after each."""
+    """Attention, that to the condition if there is one, and two layers with a ReLU between them; norms after each."""
 
-    def __init__(self, config: PreTrainedConfig, channels: int):
+    def __init__(self, config: PreTrainedConfig, channels: int, has_cross_attention: bool):
         super().__init__()
         self.self_attn = MetaVoiceUNetAttention(config, channels)
         self.self_attn_layer_norm = nn.LayerNorm(channels)
         self.fc1 = nn.Linear(channels, _TRANSFORMER_INNER, bias=False)
         self.fc2 = nn.Linear(_TRANSFORMER_INNER, channels, bias=False)
         self.final_layer_norm = nn.LayerNorm(channels)
+        self.cross_attn = None
+        # CODEPATH: upstream's training configuration adds the condition instead; the released file says what it has.
+        if has_cross_attention:
+            self.cross_attn = MetaVoiceUNetAttention(config, channels)
+            self.cross_attn_layer_norm = nn.LayerNorm(channels)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, memory: torch.Tensor | None = None) -> torch.Tensor:
+        before = hidden_states
         hidden_states = self.self_attn_layer_norm(hidden_states + self.self_attn(hidden_states))
+        if self.cross_attn is not None:
+            # As upstream, which asks with what came into the layer and not with what its attention has made of it.
+            hidden_states = self.cross_attn_layer_norm(hidden_states + self.cross_attn(before, memory))
         return self.final_layer_norm(hidden_states + self.fc2(F.relu(self.fc1(hidden_states))))
 
 
 class MetaVoiceUNetTransformer(nn.Module):
-    """Transformer layers over the bottleneck, whose positions are sinusoids."""
+    """Transformer layers over the bottleneck, whose positions are sinusoids, as are those of what they attend to."""
 
-    def __init__(self, config: PreTrainedConfig, channels: int):
+    def __init__(self, config: PreTrainedConfig, channels: int, has_cross_attention: bool):
         super().__init__()
         self.layers = nn.ModuleList(
-            MetaVoiceUNetTransformerLayer(config, channels) for _ in range(_TRANSFORMER_LAYERS)
+            MetaVoiceUNetTransformerLayer(config, channels, has_cross_attention) for _ in range(_TRANSFORMER_LAYERS)
         )
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        hidden_states = hidden_states.transpose(1, 2)
-        hidden_states = hidden_states + sinusoids(*hidden_states.shape[1:], hidden_states.device).to(hidden_states)
+    def forward(self, hidden_states: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        hidden_states = _with_positions(hidden_states.transpose(1, 2))
+        memory = None if condition is None else _with_positions(condition.transpose(1, 2))
         for layer in self.layers:
-            hidden_states = layer(hidden_states)
+            hidden_states = layer(hidden_states, memory)
         return hidden_states.transpose(1, 2)
+
+
+def _with_positions(rows: torch.Tensor) -> torch.Tensor:
+    return rows + sinusoids(*rows.shape[1:], rows.device).to(rows)
 
 
 def sinusoids(steps: int, channels: int, device: torch.device) -> torch.Tensor:
@@ -185,20 +204,24 @@ class MetaVoiceDiffusionUNet(nn.Module):
         )
         embedded = widths[1:] if band["embed_all_layers"] else widths[1:2]
         self.step_embeddings = nn.ModuleList(nn.Embedding(band["num_train_steps"], width) for width in embedded)
-        self.condition_projection = nn.Conv1d(config.codec_hidden_size, widths[-1], 1)
+        self.attends_to_condition = band["use_cross_attention"]
+        self.condition_projection = None
+        # CODEPATH: upstream can train a network that hears nothing but the noise.
+        if band["use_condition"]:
+            self.condition_projection = nn.Conv1d(config.codec_hidden_size, widths[-1], 1)
         self.bottleneck = None
         # CODEPATH: upstream's training configuration has neither; the released file says what it has.
         if band["use_transformer"]:
-            self.bottleneck = MetaVoiceUNetTransformer(config, widths[-1])
+            self.bottleneck = MetaVoiceUNetTransformer(config, widths[-1], self.attends_to_condition)
         elif band["use_lstm"]:
             self.bottleneck = MetaVoiceUNetRecurrence(widths[-1])
 
-    def forward(self, noisy: torch.Tensor, steps: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    def forward(self, noisy: torch.Tensor, steps: torch.Tensor, latents: torch.Tensor | None) -> torch.Tensor:
         """
         Args:
             noisy: `(batch, 1, samples)`.
             steps: int64 `(batch,)`, the diffusion's step of every row.
-            latents: `(batch, codec_hidden_size, frames)`.
+            latents: `(batch, codec_hidden_size, frames)`; a network that does not hear them needs none.
 
         Returns:
             The noise `(batch, 1, samples)`.
@@ -209,10 +232,16 @@ class MetaVoiceDiffusionUNet(nn.Module):
             if index < len(self.step_embeddings):
                 hidden_states = hidden_states + self.step_embeddings[index](steps)[..., None]
             skips.append(hidden_states)
-        condition = F.interpolate(self.condition_projection(latents), hidden_states.shape[-1])
-        # Upstream adds in place, so the last skip carries the condition too; without a bottleneck it alone speaks.
-        skips[-1] = hidden_states + condition
-        hidden_states = torch.zeros_like(skips[-1]) if self.bottleneck is None else self.bottleneck(skips[-1])
+        condition = None if self.condition_projection is None else self.condition_projection(latents)
+        if condition is not None and not self.attends_to_condition:
+            # Upstream adds in place, so the last skip carries the condition too; without a bottleneck it alone speaks.
+            skips[-1] = hidden_states = hidden_states + F.interpolate(condition, hidden_states.shape[-1])
+        if self.bottleneck is None:
+            hidden_states = torch.zeros_like(hidden_states)
+        elif self.attends_to_condition:
+            hidden_states = self.bottleneck(hidden_states, condition)
+        else:
+            hidden_states = self.bottleneck(hidden_states)
         for decoder in self.decoders:
             skip = skips.pop()
             hidden_states = decoder(hidden_states[..., : skip.shape[-1]] + skip)
