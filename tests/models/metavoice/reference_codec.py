@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch.nn.utils import parametrize
 from transformers import EncodecConfig, EncodecModel
-from transformers.models.encodec.modeling_encodec import EncodecLSTM
 
 from tests.common.reference import Check, ReferenceCase, reference_runner
 
@@ -56,10 +55,10 @@ def codec_name(name: str) -> str:
 
 
 def codec_config(upstream: Mapping[str, Any]) -> EncodecConfig:
-    """The configuration from the arguments of upstream's parts, as near as transformers has it ([`empty_codec`])."""
+    """The configuration from the arguments of upstream's parts; a plain weight is a norm's, see [`empty_codec`]."""
     upstream = CODEC_DEFAULTS | dict(upstream)
     frame_rate = math.ceil(upstream["sample_rate"] / math.prod(upstream["ratios"]))
-    bits = (upstream["bins"] - 1).bit_length()
+    bits = math.ceil(math.log2(upstream["bins"]))
     return EncodecConfig(
         # The half lies between so many quantisers and one more: the number is found by rounding down.
         target_bandwidths=[(upstream["n_q"] + 0.5) * bits * frame_rate / 1000],
@@ -78,32 +77,20 @@ def codec_config(upstream: Mapping[str, Any]) -> EncodecConfig:
         use_causal_conv=upstream["causal"],
         pad_mode=upstream["pad_mode"],
         compress=upstream["compress"],
-        num_lstm_layers=max(upstream["lstm"], 1),
+        num_lstm_layers=upstream["lstm"],
         trim_right_ratio=upstream["trim_right_ratio"],
-        codebook_size=2**bits,
+        codebook_size=upstream["bins"],
         codebook_dim=upstream["dimension"],
         use_conv_shortcut=not upstream["true_skip"],
     )
 
 
 def empty_codec(upstream: Mapping[str, Any]) -> EncodecModel:
-    """EnCodec of upstream's arguments; what transformers' constructor does not offer is taken out of what it makes.
-
-    The constructor asks for at least one recurrent layer, for a norm, and for as many codes as a power of two.
-    """
-    model, upstream = EncodecModel(codec_config(upstream)).eval(), CODEC_DEFAULTS | dict(upstream)
-    if upstream["lstm"] == 0:
-        for part in (model.encoder, model.decoder):
-            part.layers = torch.nn.ModuleList(layer for layer in part.layers if not isinstance(layer, EncodecLSTM))
-    if upstream["norm"] == "none":
+    """EnCodec of upstream's arguments; its plain weights where upstream's have no norm."""
+    model = EncodecModel(codec_config(upstream)).eval()
+    if (CODEC_DEFAULTS | dict(upstream))["norm"] == "none":
         for module in [each for each in model.modules() if parametrize.is_parametrized(each, "weight")]:
             parametrize.remove_parametrizations(module, "weight")
-    if upstream["bins"] != model.config.codebook_size:
-        for layer in model.quantizer.layers:
-            layer.codebook.codebook_size = upstream["bins"]
-            for name in ("cluster_size", "embed", "embed_avg"):
-                layer.codebook.register_buffer(name, getattr(layer.codebook, name)[: upstream["bins"]])
-        model.config.codebook_size = upstream["bins"]
     return model
 
 
