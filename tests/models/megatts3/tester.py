@@ -298,7 +298,7 @@ class Tester(SpeakingModelTester):
             "two voices for one text": (lambda: clone([prepared_voice()] * 2), "voice"),
             "another language": (lambda: processor(text=["Bonjour."], language="fr"), "language"),
             "an unknown splitter": (lambda: processor(text=["Hi."], splitter="words"), "splitter"),
-            "a window of nothing": (lambda: processor(text="Hi.", splitter="flashtts", window_size=0), "window_size"),
+            "a negative window": (lambda: processor(text="Hi.", splitter="flashtts", window_size=-1), "window_size"),
             "tensors of another library": (lambda: processor(text=["Hello."], return_tensors="np"), "return_tensors"),
             "no voice": (lambda: nobody(text=["Hello."]), "voice"),
             "a file that is not there": (lambda: clone("nowhere.wav"), "nowhere.wav"),
