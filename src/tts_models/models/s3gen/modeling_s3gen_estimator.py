@@ -73,7 +73,8 @@ class S3GenFeedForward(nn.Module):
         self.is_gated = name == "geglu"
         if not self.is_gated and name not in ACT2FN:
             raise ValueError(
-                f"`decoder_act_fn` must be 'geglu' or an activation of transformers ({', '.join(ACT2FN)}), got {name!r}."
+                "`decoder_act_fn` must be 'geglu' or an activation that transformers knows "
+                f"({', '.join(ACT2FN)}), got {name!r}."
             )
         self.activation = ACT2FN["gelu" if self.is_gated else name]
         self.net = nn.ModuleDict(
