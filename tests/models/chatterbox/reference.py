@@ -120,6 +120,12 @@ def for_rows(tensor: torch.Tensor | None, rows: int) -> torch.Tensor | None:
     return tensor if tensor is None else tensor.expand(rows, *tensor.shape[1:])
 
 
+def prompt_of(case: ReferenceCase, t3: ChatterboxT3Model, voice: torch.Tensor, is_guided: bool) -> T3Prompt:
+    """What T3 reads of the case before it speaks; one voice may serve several texts."""
+    texts = torch.atleast_2d(case.input("text_tokens"))
+    return build_prompt(t3, list(for_rows(voice, len(texts))), list(texts), is_guided=is_guided)
+
+
 @reference_runner("chatterbox_t3", kinds=("t3_conditioning*",), needs=("inputs.speaker_emb",))
 def run_conditioning(case: ReferenceCase) -> Iterator[Check]:
     """The rows of a voice, and the prompt with and without its text, up to the first start of speech."""
@@ -128,8 +134,8 @@ def run_conditioning(case: ReferenceCase) -> Iterator[Check]:
     yield case.check("cond", voice, "cond")
     if not case.holds("outputs.embeds"):
         return
-    is_guided = len(case.output("embeds")) > len(voice)
-    prompt = build_prompt(t3, list(voice), list(case.input("text_tokens")), is_guided=is_guided)
+    is_guided = len(case.output("embeds")) > len(torch.atleast_2d(case.input("text_tokens")))
+    prompt = prompt_of(case, t3, voice, is_guided)
     repeated = t3.config.num_start_tokens - 1
     yield case.check("embeds", prompt.inputs_embeds[:, : prompt.inputs_embeds.shape[1] - repeated], "embeds")
 
@@ -157,8 +163,8 @@ def end_rules(case: ReferenceCase, t3: ChatterboxT3Model, prompt: T3Prompt) -> l
     return [AlignmentEndRule(prompt.text_starts, prompt.text_lengths, *marks)]
 
 
-def generate(case: ReferenceCase, t3: ChatterboxT3Model, voice: torch.Tensor) -> tuple[list[int], Recorder]:
-    """The tokens that the case's arguments give, and what was seen on the way."""
+def generate(case: ReferenceCase, t3: ChatterboxT3Model, voice: torch.Tensor) -> tuple[list[list[int]], Recorder]:
+    """The tokens that the case's arguments give, a list per text, and what was seen on the way."""
     is_turbo = t3.backbone.config.model_type == "gpt2"
     arguments = UPSTREAM_ARGUMENTS | (TURBO_ARGUMENTS if is_turbo else LLAMA_ARGUMENTS) | case.spec["arguments"]
     limit = arguments["max_gen_len"] + 1 if is_turbo else arguments["max_new_tokens"]
@@ -168,19 +174,18 @@ def generate(case: ReferenceCase, t3: ChatterboxT3Model, voice: torch.Tensor) ->
     # Upstream takes more arguments, of generation in transformers, and does nothing with them.
     used = {name: arguments.get(name, 0) for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")}
     config = GenerationConfig(**used, do_sample=True)
-    prompt = build_prompt(t3, list(voice), list(case.input("text_tokens")), is_guided=weight > 0)
+    prompt = prompt_of(case, t3, voice, is_guided=weight > 0)
     sampler = RowSampler(None, t3.device)
     if case.holds("inputs.uniforms"):
         sampler = RecordedSampler(case.input("uniforms"))
     recorder = Recorder(sampler)
     processors = score_processors(config, is_turbo, end_rules(case, t3, prompt))
-    decoding = TokenDecoding(t3, prompt, processors, recorder, [limit], weight, penalize_start=not is_turbo)
+    limits = [limit] * len(prompt.text_lengths)
+    decoding = TokenDecoding(t3, prompt, processors, recorder, limits, weight, penalize_start=not is_turbo)
     for _ in decoding:
         pass
-    picked = decoding.picked[0]
-    if is_turbo and picked[-1] == t3.config.stop_speech_token_id:
-        picked = picked[:-1]
-    return picked, recorder
+    stop = t3.config.stop_speech_token_id
+    return [row[:-1] if is_turbo and row[-1] == stop else row for row in decoding.picked], recorder
 
 
 @reference_runner("chatterbox_t3", kinds=("t3_*",), needs=("arguments", "inputs.speaker_emb", "outputs.tokens"))
@@ -193,10 +198,10 @@ def run_generation(case: ReferenceCase) -> Iterator[Check]:
         stride = voice.shape[-1] // expected.shape[-1]
         yield compare("cond", voice[..., ::stride], expected, case.tolerance("cond"))
     if case.holds("outputs.embeds"):
-        prompt = build_prompt(t3, list(voice), list(case.input("text_tokens")), is_guided=False)
+        prompt = prompt_of(case, t3, voice, is_guided=False)
         yield compare("embeds", prompt.inputs_embeds, case.output("embeds"), case.tolerance("embeds", "probs"))
     tokens, recorder = generate(case, t3, voice)
-    yield case.check("tokens", torch.tensor([tokens]), "tokens")
+    yield case.check("tokens", torch.tensor(tokens), "tokens")
     for name in ("first", "last"):
         if case.holds(f"outputs.probs_{name}"):
             yield case.check(f"probs_{name}", getattr(recorder, name), "probs")
