@@ -74,7 +74,9 @@ def run_encoder(case: ReferenceCase) -> Iterator[Check]:
 def run_waveforms(case: ReferenceCase) -> Iterator[Check]:
     """Recordings of different lengths to tokens, also cut to a number of tokens."""
     model = build_model(case)
-    waveforms = [case.input(f"wav{index}").flatten() for index in range(sum(n.startswith("inputs.wav") for n in case.tensors))]
+    waveforms = [
+        case.input(f"wav{index}").flatten() for index in range(sum(n.startswith("inputs.wav") for n in case.tensors))
+    ]
     for name in sorted(n.removeprefix("outputs.codes") for n in case.tensors if n.startswith("outputs.codes")):
         limit = re.search(r"\d+", name)
         tokens, lengths = model.tokenize(waveforms, max_len=int(limit[0]) if limit else None)
