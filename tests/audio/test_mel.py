@@ -42,6 +42,14 @@ def test_the_level_moves_kaldi_and_not_whisper() -> None:
     assert torch.allclose(whisper_log_mel(2 * samples), whisper_log_mel(samples) + math.log10(4) / 4, atol=1e-3)
 
 
+def test_rows_share_the_maximum_that_whispers_floor_hangs_on() -> None:
+    loud, quiet = tone(440, 16000), 1e-5 * tone(3000, 16000)
+    together = whisper_log_mel(torch.stack([loud, quiet]))
+    assert torch.allclose(together[0], whisper_log_mel(loud), atol=1e-5)
+    # The quiet row lies below the loud one's floor.
+    assert torch.allclose(together[1], together[0].min().expand_as(together[1])), together[1].aminmax()
+
+
 def test_features_have_gradients() -> None:
     samples = tone(300, 24000).requires_grad_()
     (log_mel_spectrogram(samples).sum() + whisper_log_mel(samples).sum() + kaldi_filter_bank(samples).sum()).backward()

@@ -124,7 +124,8 @@ class ReferenceCase:
         file = self.path / "tensors.safetensors"
         if self.is_table or not file.is_file():
             return {}
-        return {name: t.long() if t.dtype == torch.int32 else t for name, t in load_file(file).items()}
+        small = (torch.int32, torch.int16, torch.int8, torch.uint8)
+        return {name: t.long() if t.dtype in small else t for name, t in load_file(file).items()}
 
     @property
     def family(self) -> str:

@@ -49,6 +49,13 @@ def test_changed_number_fails(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     assert len(failed) == 1 and "decoded" in failed[0] and "1.00e-03" in failed[0]
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_small_integers_are_widened(dtype: torch.dtype, tmp_path: Path) -> None:
+    save_file({"inputs.ids": torch.tensor([3, 4], dtype=dtype)}, tmp_path / "tensors.safetensors")
+    (tmp_path / "case.json").write_text("{}")
+    assert ReferenceCase(tmp_path).input("ids").dtype == torch.int64
+
+
 def test_case_without_runner_fails(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     _edit(_copy("tiny_dense", tmp_path), family="unknown")
     assert check_reference.main([str(tmp_path)]) == 1

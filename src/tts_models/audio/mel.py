@@ -98,14 +98,14 @@ def whisper_log_mel(
     """Whisper's log-mel frames of one utterance, without padding it to 30 s.
 
     Args:
-        samples: float32 `(samples,)`.
+        samples: float32 `(samples,)`, or `(rows, samples)` of rows that share their maximum.
         sampling_rate: Rate of the samples, in Hz.
         fft_length: Samples of a (Hann) window.
         hop_length: Samples between windows.
         bands: Mel bands, up to 8 kHz.
 
     Returns:
-        float32 `(bands, samples // hop_length)`, floored 8 decades of power below the utterance's maximum.
+        float32 `(…, bands, samples // hop_length)`, floored 8 decades of power below the utterance's maximum.
 
     Raises:
         ValueError: there are too few samples to reflect at the edges.

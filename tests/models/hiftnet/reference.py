@@ -23,17 +23,25 @@ UPSTREAM_DEFAULTS: dict[str, Any] = {
     "sampling_rate": 22050,
     "upsample_rates": [8, 8],
     "upsample_kernel_sizes": [16, 16],
+    "resblock_kernel_sizes": [3, 7, 11],
+    "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5], [1, 3, 5]],
     "source_resblock_kernel_sizes": [7, 11],
     "source_resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5]],
 }
 
 
-def convert_arguments(upstream: dict[str, Any]) -> dict[str, Any]:
-    """Upstream's constructor arguments as those of [`HiFTNetConfig`]."""
-    arguments = {CONFIG_NAMES.get(name, name): value for name, value in upstream.items()}
+def convert_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """Upstream's constructor arguments, with its defaults, as those of [`HiFTNetConfig`]."""
+    arguments = {CONFIG_NAMES.get(name, name): value for name, value in (UPSTREAM_DEFAULTS | given).items()}
     istft = arguments.pop("istft_params", None)
     if istft:
         arguments |= {"istft_n_fft": istft["n_fft"], "istft_hop_len": istft["hop_len"]}
+    # Upstream makes as many blocks as both lists have entries for, and one of the source per upsampling.
+    limits = {"resblock": None, "source_resblock": len(arguments["upsample_rates"])}
+    for name, limit in limits.items():
+        kernels, dilations = f"{name}_kernel_sizes", f"{name}_dilation_sizes"
+        count = min(len(arguments[kernels]), len(arguments[dilations]))
+        arguments |= {each: arguments[each][:count][:limit] for each in (kernels, dilations)}
     return arguments
 
 
@@ -41,18 +49,17 @@ def build_model(case: ReferenceCase) -> HiFTNetModel:
     """The vocoder of a case: filled in upstream's names, then converted as a released checkpoint is."""
     upstream = case.state_dict()
     upstream = conversion.part_of(upstream, "mel2wav.") or upstream
+    base_channels, in_channels, _ = upstream["conv_pre.parametrizations.weight.original1"].shape
     sizes = {
+        "in_channels": in_channels,
+        "base_channels": base_channels,
         "f0_predictor_in_channels": upstream["f0_predictor.condnet.0.parametrizations.weight.original1"].shape[1],
         "f0_predictor_cond_channels": upstream["f0_predictor.condnet.0.bias"].shape[0],
         "f0_predictor_layers": conversion.count_of(upstream, r"f0_predictor\.condnet\.(\d+)\."),
     }
-    given = convert_arguments(UPSTREAM_DEFAULTS | case.spec["config"])
-    model = HiFTNetModel(HiFTNetConfig(**(sizes | given)))
+    model = HiFTNetModel(HiFTNetConfig(**(sizes | convert_arguments(case.spec.get("config", {})))))
     model.load_state_dict(conversion.convert_vocoder(upstream))
     return model.eval().to(case.device)
-
-
-HIFTNET_FIELDS = frozenset(HiFTNetConfig.__annotations__)
 
 
 def check_relative(case: ReferenceCase, name: str, actual: torch.Tensor) -> Check:
@@ -69,7 +76,7 @@ def check_relative(case: ReferenceCase, name: str, actual: torch.Tensor) -> Chec
 @reference_runner("s3gen", kinds=("mel_24k*",), needs=("inputs.wav", "outputs.mel"))
 def run_mel(case: ReferenceCase) -> Iterator[Check]:
     """Mel frames of a batch, and of the beginning of its first row, whose length the case does not state."""
-    samples = case.input("wav")
+    samples = torch.atleast_2d(case.input("wav"))
     yield case.check("mel", log_mel_spectrogram(samples))
     if case.holds("outputs.mel_1d"):
         expected = case.output("mel_1d")
@@ -96,7 +103,7 @@ def run_f0_predictor(case: ReferenceCase) -> Iterator[Check]:
 @reference_runner("s3gen", kinds=("nsf_source_*",), needs=("inputs.f0", "inputs.phase", "outputs.source"))
 def run_source(case: ReferenceCase) -> Iterator[Check]:
     """Pitch to source, with recorded phases and noise."""
-    config = HiFTNetConfig(**convert_arguments(UPSTREAM_DEFAULTS | case.spec["config"]))
+    config = HiFTNetConfig(**convert_arguments(case.spec.get("config", {})))
     source = HiFTNetSource(config)
     source.load_state_dict(conversion.part_of(conversion.convert_vocoder(case.state_dict()), "harmonic_source."))
     source, f0 = source.to(case.device), case.input("f0")
@@ -134,8 +141,9 @@ def run_inference(case: ReferenceCase) -> Iterator[Check]:
         yield check_relative(case, "f0", model.f0_predictor(mel))
     yield case.check("source", source)
     yield case.check("wav", waveform)
-    stored = model.decode(mel, case.output("source").to(case.device))
-    yield compare("wav from stored source", stored, case.output("wav"), case.tolerance("wav_from_stored_source"))
+    if case.holds("outputs.source") and "wav_from_stored_source" in case.spec["tolerance"]:
+        stored = model.decode(mel, case.output("source").to(case.device))
+        yield compare("wav from stored source", stored, case.output("wav"), case.tolerance("wav_from_stored_source"))
     if "windowed_vs_offline" in case.spec["tolerance"]:
         f0 = model.f0_predictor(mel)
         # Rounding of the pitch is summed up in the phase, so the windows are compared at equal pitch first.

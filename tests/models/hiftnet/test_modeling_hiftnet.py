@@ -127,20 +127,35 @@ def test_batch_of_different_lengths_equals_single_rows(model: HiFTNetModel) -> N
         assert not waveform[row, end:].any()
 
 
-def test_spectrum_and_its_inverse(model: HiFTNetModel) -> None:
+@pytest.mark.parametrize(("n_fft", "hop"), [(8, 2), (10, 4), (6, 4), (18, 8)])
+def test_spectrum_and_its_inverse(n_fft: int, hop: int) -> None:
+    spectrum_layer = Tester().model(istft_n_fft=n_fft, istft_hop_len=hop).spectrum
     signal = torch.randn(2, 8 * HOP)
-    real, imaginary = model.spectrum(signal, None).chunk(2, dim=1)
+    real, imaginary = spectrum_layer(signal, None).chunk(2, dim=1)
     spectrum = torch.complex(real, imaginary)
-    expected = torch.stft(signal, 8, 2, window=torch.hann_window(8), return_complex=True)
+    expected = torch.stft(signal, n_fft, hop, window=torch.hann_window(n_fft), return_complex=True)
     assert_close(real, expected.real, 1e-5)
     assert_close(imaginary, expected.imag, 1e-5)
-    assert_close(model.spectrum.inverse(spectrum.abs(), spectrum.angle(), None), signal, 1e-5)
+    assert_close(spectrum_layer.inverse(spectrum.abs(), spectrum.angle(), None), signal, 1e-5)
+
+
+def test_widths_are_rounded_down() -> None:
+    model = Tester().model(base_channels=19)
+    assert [layer.out_channels for layer in model.upsampler] == [9, 4]
+    assert model(random_mel(1, 3), generator=row_generators(1)).waveform.shape == (1, 3 * HOP)
 
 
 # Streams
 
 
-@pytest.mark.parametrize("overrides", [{}, {"upsample_rates": [8, 8], "upsample_kernel_sizes": [16, 16]}])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"upsample_rates": [8, 8], "upsample_kernel_sizes": [16, 16]},
+        {"istft_n_fft": 10, "istft_hop_len": 4},
+    ],
+)
 def test_stream_is_the_offline_waveform(overrides: dict) -> None:
     model = Tester().model(**overrides)
     mel = random_mel(2, 45)

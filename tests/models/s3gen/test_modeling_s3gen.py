@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.common.comparing import assert_close
 from tests.models.s3gen.tester import MEL_BINS, PROMPT_TOKENS, Tester, generators, random_tokens, recording, voice
 from tts_models import S3GenChunks, S3GenModel, load_s3gen_reference, save_s3gen_reference
 from tts_models.models.s3gen.chunks_s3gen import FrameNoise
@@ -122,6 +123,18 @@ def test_no_guidance_is_the_conditional_velocity_alone(model: S3GenModel) -> Non
     }
     assert torch.allclose(mels[0.0], mels[1e-7], atol=1e-4)
     assert not torch.allclose(mels[0.0], mels[0.7], atol=1e-3)
+
+
+def test_gated_feed_forward() -> None:
+    layer = Tester().model(decoder_act_fn="geglu").flow.decoder.estimator.down_blocks[0][1][0].ff
+    inputs = torch.randn(2, 3, 16)
+    values, gates = layer.net["0"]["proj"](inputs).split(64, dim=-1)
+    assert_close(layer(inputs), layer.net["2"](values * torch.nn.functional.gelu(gates)), 1e-5)
+
+
+def test_unknown_activation() -> None:
+    with pytest.raises(ValueError, match="decoder_act_fn.*geglu.*square_root"):
+        Tester().model(decoder_act_fn="square_root")
 
 
 def test_a_single_token_is_spoken(model: S3GenModel) -> None:

@@ -27,7 +27,7 @@ class HiFTNetConfig(PreTrainedConfig):
 
     Args:
         in_channels (`int`, defaults to 80): Mel bands.
-        base_channels (`int`, defaults to 512): Channels before the first upsampling; halved by each.
+        base_channels (`int`, defaults to 512): Channels before the first upsampling; halved (rounded down) by each.
         nb_harmonics (`int`, defaults to 8): Overtones of the source.
         sampling_rate (`int`, defaults to 24000): Sampling rate of the audio, in Hz.
         nsf_alpha (`float`, defaults to 0.1): Amplitude of the source's sines; its unvoiced noise has a third.
@@ -35,8 +35,8 @@ class HiFTNetConfig(PreTrainedConfig):
         nsf_voiced_threshold (`float`, defaults to 10): Fundamental frequency above which a frame is voiced, in Hz.
         upsample_rates (`list[int]`, defaults to `[8, 5, 3]`): Stride of each upsampling.
         upsample_kernel_sizes (`list[int]`, defaults to `[16, 11, 7]`): Kernel of each upsampling.
-        istft_n_fft (`int`, defaults to 16): Samples of a window of the closing inverse Fourier transform.
-        istft_hop_len (`int`, defaults to 4): Samples between its windows; divides `istft_n_fft`.
+        istft_n_fft (`int`, defaults to 16): Samples of a window of the closing inverse Fourier transform, even.
+        istft_hop_len (`int`, defaults to 4): Samples between its windows, fewer than `istft_n_fft`.
         resblock_kernel_sizes (`list[int]`, defaults to `[3, 7, 11]`): Kernels of the residual blocks of every stage.
         resblock_dilation_sizes (`list[list[int]]`, defaults to three times `[1, 3, 5]`): Dilations of each.
         source_resblock_kernel_sizes (`list[int]`, defaults to `[7, 7, 11]`): Kernel of each stage's source block.
@@ -111,15 +111,16 @@ class HiFTNetConfig(PreTrainedConfig):
                 "`upsample_kernel_sizes` must hold a kernel per stride of `upsample_rates`, larger by an even number, "
                 f"got {kernels} for {rates}."
             )
-        if self.base_channels % 2 ** len(rates):
+        if self.base_channels < 2 ** len(rates):
             raise ValueError(
-                f"`base_channels` must be divisible by {2 ** len(rates)} (halved by each upsampling), got "
+                f"`base_channels` must be at least {2 ** len(rates)} (halved by each upsampling), got "
                 f"{self.base_channels}."
             )
-        if self.istft_n_fft % 2 or self.istft_n_fft % self.istft_hop_len:
+        # A window begins with zero: without overlap, its first sample would have no weight.
+        if self.istft_n_fft % 2 or not 0 < self.istft_hop_len < self.istft_n_fft:
             raise ValueError(
-                f"`istft_n_fft` must be even and a multiple of `istft_hop_len={self.istft_hop_len}`, got "
-                f"{self.istft_n_fft}."
+                f"`istft_n_fft` must be even and larger than `istft_hop_len={self.istft_hop_len}`, which must be "
+                f"positive, got {self.istft_n_fft}."
             )
 
     def _check_residual_blocks(self) -> None:

@@ -107,9 +107,12 @@ class HiFTNetSpectrum(nn.Module):
 
     def _overlap_add(self, frames: torch.Tensor) -> torch.Tensor:
         """(batch, steps, n_fft) to (batch, n_fft + (steps - 1) * hop)."""
-        parts = frames.unflatten(-1, (-1, self.hop)).unbind(2)
+        samples = self.n_fft + (frames.shape[1] - 1) * self.hop
+        # Whole hops per window; what is filled up ends behind the signal.
+        parts = F.pad(frames, (0, -self.n_fft % self.hop)).unflatten(-1, (-1, self.hop)).unbind(2)
         last = len(parts) - 1
-        return sum(F.pad(part, (0, 0, index, last - index)) for index, part in enumerate(parts)).flatten(1)
+        joined = sum(F.pad(part, (0, 0, index, last - index)) for index, part in enumerate(parts))
+        return joined.flatten(1)[:, :samples]
 
 
 # trf-ignore: TRF057

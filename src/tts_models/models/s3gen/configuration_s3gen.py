@@ -46,7 +46,8 @@ class S3GenConfig(PreTrainedConfig):
         decoder_num_mid_blocks (`int`, defaults to 12): Residual blocks between the first and the last.
         decoder_num_heads (`int`, defaults to 8): Attention heads of the estimator.
         decoder_attention_head_dim (`int`, defaults to 64): Width of such a head.
-        decoder_act_fn (`str`, defaults to `"gelu"`): Activation of the estimator's feed-forward layers.
+        decoder_act_fn (`str`, defaults to `"gelu"`): Activation of the estimator's feed-forward layers, a name that
+            transformers knows or `"geglu"` (halves of which one gates the other).
         cfm_sigma_min (`float`, defaults to 1e-6): Noise left at the end of the path.
         cfm_solver (`str`, defaults to `"euler"`): How the flow is integrated; nothing else is implemented.
         cfm_t_scheduler (`str`, defaults to `"cosine"`): Spacing of the steps, `"cosine"` or `"linear"`. A mean-flow

@@ -65,21 +65,31 @@ class S3GenResnet(nn.Module):
 
 
 class S3GenFeedForward(nn.Module):
-    """Linear layer, activation, linear layer."""
+    """Linear layer, activation, linear layer; with `"geglu"` one half of the first layer gates the other."""
 
     def __init__(self, config: S3GenConfig):
         super().__init__()
-        width = config.decoder_channels[0]
-        self.activation = ACT2FN[config.decoder_act_fn]
+        width, name = config.decoder_channels[0], config.decoder_act_fn
+        self.is_gated = name == "geglu"
+        if not self.is_gated and name not in ACT2FN:
+            raise ValueError(
+                "`decoder_act_fn` must be 'geglu' or an activation that transformers knows "
+                f"({', '.join(ACT2FN)}), got {name!r}."
+            )
+        self.activation = ACT2FN["gelu" if self.is_gated else name]
         self.net = nn.ModuleDict(
             {
-                "0": nn.ModuleDict({"proj": nn.Linear(width, 4 * width)}),
+                "0": nn.ModuleDict({"proj": nn.Linear(width, (8 if self.is_gated else 4) * width)}),
                 "2": nn.Linear(4 * width, width),
             }
         )
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.net["2"](self.activation(self.net["0"]["proj"](hidden_states)))
+        hidden_states = self.net["0"]["proj"](hidden_states)
+        if not self.is_gated:
+            return self.net["2"](self.activation(hidden_states))
+        values, gates = hidden_states.chunk(2, dim=-1)
+        return self.net["2"](values * self.activation(gates))
 
 
 class S3GenTransformerBlock(nn.Module):
