@@ -114,6 +114,20 @@ def test_unknown_configuration_is_refused(change: dict[str, Any], message: str) 
         conversion.convert_config(RELEASED["config"] | change)
 
 
+def test_settings_that_a_file_leaves_out_are_those_that_upstream_assumes() -> None:
+    decoder = RELEASED["config"]["decoder_config"]
+    silent = {name: value for name, value in decoder.items() if name not in ("hidden_size", "head_dim")}
+    config = conversion.convert_config(RELEASED["config"] | {"decoder_config": silent | {"num_attention_heads": 8}})
+    assert (config.decoder_config.hidden_size, config.decoder_config.head_dim) == (1024, 128)
+
+
+@pytest.mark.parametrize("part", ["encoder_config", "decoder_config"])
+def test_stretched_rotation_is_taken_over(part: str) -> None:
+    settings = RELEASED["config"][part] | {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}
+    rotation = getattr(conversion.convert_config(RELEASED["config"] | {part: settings}), part).rope_parameters
+    assert (rotation["rope_type"], rotation["factor"], rotation["rope_theta"]) == ("linear", 2.0, 10000)
+
+
 def test_command_line(released: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = ["--input", str(released), "--output", str(tmp_path / "converted")]
     assert conversion.main(arguments) == 0

@@ -321,7 +321,7 @@ class Qwen3TTSConfig(PreTrainedConfig):
     @property
     def samples_per_frame(self) -> int:
         """Audio samples per frame of codes."""
-        return getattr(self.speech_tokenizer_config, "decode_upsample_rate", 1920)
+        return getattr(self.speech_tokenizer_config, "samples_per_frame", 1920)
 
 
 __all__ = [
