@@ -83,7 +83,9 @@ def convert_config(upstream: Mapping[str, Any]) -> Qwen3TTSTokenizerConfig:
 
 
 def complete_decoder(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Upstream's decoder settings with what its class assumes for those that are absent."""
+    """Upstream's decoder settings with what its class assumes for those that are absent; of nothing, nothing."""
+    if not settings:
+        return {}
     settings = {**ASSUMED_DECODER_SETTINGS, **settings}
     return {"head_dim": settings["hidden_size"] // settings["num_attention_heads"], **settings}
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor
 
 from tests.models.qwen3_tts_tokenizer.tester import Tester, random_codes
-from tts_models import Qwen3TTSTokenizerFeatureExtractor, Qwen3TTSTokenizerModel
+from tts_models import Qwen3TTSTokenizerConfig, Qwen3TTSTokenizerFeatureExtractor, Qwen3TTSTokenizerModel
 
 
 RELEASED = json.loads((Path(__file__).parents[1] / "fixtures" / "qwen3_tts_tokenizer" / "released.json").read_text())
@@ -119,6 +119,7 @@ def test_settings_that_a_file_leaves_out_are_those_that_upstream_assumes() -> No
     silent = {name: value for name, value in decoder.items() if name not in ("hidden_size", "head_dim")}
     config = conversion.convert_config(RELEASED["config"] | {"decoder_config": silent | {"num_attention_heads": 8}})
     assert (config.decoder_config.hidden_size, config.decoder_config.head_dim) == (1024, 128)
+    assert conversion.convert_config({}).to_dict() == Qwen3TTSTokenizerConfig().to_dict()
 
 
 @pytest.mark.parametrize("part", ["encoder_config", "decoder_config"])

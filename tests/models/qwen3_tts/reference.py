@@ -386,7 +386,7 @@ def run_training_loss(case: ReferenceCase) -> Iterator[Check]:
     embeds = add_speakers(embeds, batch.get("speaker_embeddings"), batch.get("speaker_positions"))
     yield case.check("aligned.input_embeddings", embeds, "float")
     for loss_type in ("aligned", "shipped"):
-        if not case.holds(f"outputs.{loss_type}.total"):
+        if not any(name.startswith(f"outputs.{loss_type}.") for name in case.tensors):
             continue
         output = model(**batch, loss_type=loss_type)
         yield case.check(f"{loss_type}.talker_loss", output.talker_loss[None], "float")
