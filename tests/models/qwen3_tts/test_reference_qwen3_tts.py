@@ -14,7 +14,7 @@ FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 
 def case_without(name: str, pattern: str, folder: Path, spoil: bool = False) -> ReferenceCase:
-    """A copy of a fixture in `folder` without the tensors that match, and `spoil`t: an entry of each output changed."""
+    """A copy of a fixture in `folder`, without the tensors that match; `spoil` changes an entry of each output."""
     source = FIXTURES / name
     tensors = load_file(source / "tensors.safetensors")
     kept = {key: value.clone() for key, value in tensors.items() if not re.search(pattern, key)}
