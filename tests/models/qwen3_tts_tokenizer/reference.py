@@ -23,7 +23,8 @@ def read_config(upstream: dict[str, Any], part: str) -> Qwen3TTSTokenizerConfig:
 def fitting_part(config: dict[str, Any], part: str) -> dict[str, Any]:
     """Everything about the part that is not run, made to fit the other one: a small network that nothing fills."""
     if part == "encoder":
-        encoder, kept = config.get("encoder_config") or {}, config.get("encoder_valid_num_quantizers", 16)
+        encoder = config.get("encoder_config") or {}
+        kept = min(config.get("encoder_valid_num_quantizers", 16), encoder.get("num_quantizers", 32))
         size = encoder.get("codebook_size", 2048)
         small = {"decoder_dim": 32, "hidden_size": 32, "intermediate_size": 32, "latent_dim": 32}
         return {"decoder_config": small | {"num_quantizers": kept, "codebook_size": size}}

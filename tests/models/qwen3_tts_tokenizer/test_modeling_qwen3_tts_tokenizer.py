@@ -186,6 +186,12 @@ def test_padded_batch_is_decoded_as_each_row_alone(codec: Qwen3TTSTokenizerModel
         assert not output.audio_values[row, samples:].any()
 
 
+def test_encoder_with_fewer_codebooks_than_are_kept_gives_all_of_them() -> None:
+    model = Tester().model(encoder_config=TINY_ENCODER | {"num_quantizers": 4}, encoder_valid_num_quantizers=16)
+    codes = model.encode(3 * torch.randn(1, 100)).audio_codes
+    assert codes.shape == (1, 5, 4) and model.decode(codes).audio_values.shape == (1, 120)
+
+
 @pytest.mark.parametrize("rate", [10, 100])
 def test_stated_rate_decides_the_length_of_decoded_rows(codec: Qwen3TTSTokenizerModel, rate: int) -> None:
     other = Tester().model(decode_upsample_rate=rate)

@@ -215,7 +215,8 @@ class Qwen3TTSTokenizerConfig(PreTrainedConfig):
     Args:
         encoder_config (`dict` or [`Qwen3TTSTokenizerEncoderConfig`], *optional*): The encoder.
         decoder_config (`dict` or [`Qwen3TTSTokenizerDecoderConfig`], *optional*): The decoder.
-        encoder_valid_num_quantizers (`int`, defaults to 16): Codebooks of the encoder whose codes are kept.
+        encoder_valid_num_quantizers (`int`, defaults to 16): Codebooks of the encoder whose codes are kept, if it has
+            so many.
         input_sample_rate (`int`, defaults to 24000): Sampling rate of the audio to encode, in Hz.
         output_sample_rate (`int`, defaults to 24000): Sampling rate of the decoded audio, in Hz.
         encode_downsample_rate (`int`, defaults to 1920): Input samples that a frame of codes is kept for. It should be
@@ -277,10 +278,10 @@ class Qwen3TTSTokenizerConfig(PreTrainedConfig):
                     f"samples per frame: rows will end early or late."
                 )
         kept = self.encoder_valid_num_quantizers
-        if not kept == decoder.num_quantizers <= encoder.num_quantizers:
+        if min(kept, encoder.num_quantizers) != decoder.num_quantizers:
             raise ValueError(
-                f"`encoder_valid_num_quantizers` must be the {decoder.num_quantizers} codebooks of the decoder and at "
-                f"most the {encoder.num_quantizers} of the encoder, got {kept}."
+                f"`encoder_valid_num_quantizers` must keep the {decoder.num_quantizers} codebooks of the decoder, "
+                f"got {kept} of the encoder's {encoder.num_quantizers}."
             )
         if encoder.codebook_size != decoder.codebook_size:
             raise ValueError(

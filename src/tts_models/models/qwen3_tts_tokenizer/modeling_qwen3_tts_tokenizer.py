@@ -370,6 +370,7 @@ class Qwen3TTSTokenizerEncoderBranch(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Qwen3TTSTokenizerEncoderQuantizerLayer(config) for _ in range(num_quantizers))
         self.input_proj = self.output_proj = nn.Identity()
+        # CODEPATH: the released Qwen3-TTS-Tokenizer-12Hz narrows 512 channels to 256; equal widths have no projection.
         if config.codebook_dim != config.hidden_size:
             self.input_proj = nn.Conv1d(config.hidden_size, config.codebook_dim, 1, bias=False)
             self.output_proj = nn.Conv1d(config.codebook_dim, config.hidden_size, 1, bias=False)
