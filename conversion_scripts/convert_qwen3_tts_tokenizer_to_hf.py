@@ -44,6 +44,10 @@ UNREAD_DECODER_SETTINGS = {
     "semantic_codebook_size",
     "vector_quantization_hidden_dimension",
 }
+# Upstream's names for what `rope_parameters` holds; the library takes them, too.
+ROTARY_SETTINGS = ("rope_theta", "rope_scaling")
+# What upstream's decoder assumes where the file says nothing; our defaults are the released values.
+ASSUMED_DECODER_SETTINGS = {"hidden_size": 1024, "intermediate_size": 3072, "num_attention_heads": 16}
 
 
 def _check_settings(part: str, settings: Mapping[str, Any], known: Iterable[str]) -> None:
@@ -63,18 +67,27 @@ def convert_config(upstream: Mapping[str, Any]) -> Qwen3TTSTokenizerConfig:
     ours = Qwen3TTSTokenizerConfig().to_dict()
     _check_settings("config.json", upstream, ours)
     encoder, decoder = upstream.get("encoder_config") or {}, upstream.get("decoder_config") or {}
-    mimi = {*MimiConfig().to_dict(), "_frame_rate", "rope_theta"}
+    mimi = {*MimiConfig().to_dict(), "_frame_rate", *ROTARY_SETTINGS}
     _check_settings("encoder_config", encoder, {*ours["encoder_config"], *mimi})
-    _check_settings("decoder_config", decoder, {*ours["decoder_config"], *UNREAD_DECODER_SETTINGS, "rope_theta"})
-    inner = encoder.get("vector_quantization_hidden_dimension", encoder.get("codebook_dim"))
-    if inner != encoder.get("codebook_dim"):
+    _check_settings("decoder_config", decoder, {*ours["decoder_config"], *UNREAD_DECODER_SETTINGS, *ROTARY_SETTINGS})
+    width = encoder.get("codebook_dim", ours["encoder_config"]["codebook_dim"])
+    inner = encoder.get("vector_quantization_hidden_dimension", width)
+    if inner != width:
         raise ConversionError(f"encoder_config: codebooks of another width ({inner}) than `codebook_dim`")
     # The keys of both files are the same; what upstream does not read is left out of ours.
     return Qwen3TTSTokenizerConfig(
         **_known(upstream, ours.keys() - {"encoder_config", "decoder_config"}),
-        encoder_config=_known(encoder, {*ours["encoder_config"], "_frame_rate", "rope_theta"}),
-        decoder_config=_known(decoder, {*ours["decoder_config"], "rope_theta"}),
+        encoder_config=_known(encoder, {*ours["encoder_config"], "_frame_rate", *ROTARY_SETTINGS}),
+        decoder_config=_known(complete_decoder(decoder), {*ours["decoder_config"], *ROTARY_SETTINGS}),
     )
+
+
+def complete_decoder(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Upstream's decoder settings with what its class assumes for those that are absent; of nothing, nothing."""
+    if not settings:
+        return {}
+    settings = {**ASSUMED_DECODER_SETTINGS, **settings}
+    return {"head_dim": settings["hidden_size"] // settings["num_attention_heads"], **settings}
 
 
 def _known(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor
 
 from tests.models.qwen3_tts_tokenizer.tester import Tester, random_codes
-from tts_models import Qwen3TTSTokenizerFeatureExtractor, Qwen3TTSTokenizerModel
+from tts_models import Qwen3TTSTokenizerConfig, Qwen3TTSTokenizerFeatureExtractor, Qwen3TTSTokenizerModel
 
 
 RELEASED = json.loads((Path(__file__).parents[1] / "fixtures" / "qwen3_tts_tokenizer" / "released.json").read_text())
@@ -112,6 +112,21 @@ def test_incomplete_folder_leaves_nothing_behind(released: Path, tmp_path: Path)
 def test_unknown_configuration_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConversionError, match=message):
         conversion.convert_config(RELEASED["config"] | change)
+
+
+def test_settings_that_a_file_leaves_out_are_those_that_upstream_assumes() -> None:
+    decoder = RELEASED["config"]["decoder_config"]
+    silent = {name: value for name, value in decoder.items() if name not in ("hidden_size", "head_dim")}
+    config = conversion.convert_config(RELEASED["config"] | {"decoder_config": silent | {"num_attention_heads": 8}})
+    assert (config.decoder_config.hidden_size, config.decoder_config.head_dim) == (1024, 128)
+    assert conversion.convert_config({}).to_dict() == Qwen3TTSTokenizerConfig().to_dict()
+
+
+@pytest.mark.parametrize("part", ["encoder_config", "decoder_config"])
+def test_stretched_rotation_is_taken_over(part: str) -> None:
+    settings = RELEASED["config"][part] | {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}
+    rotation = getattr(conversion.convert_config(RELEASED["config"] | {part: settings}), part).rope_parameters
+    assert (rotation["rope_type"], rotation["factor"], rotation["rope_theta"]) == ("linear", 2.0, 10000)
 
 
 def test_command_line(released: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

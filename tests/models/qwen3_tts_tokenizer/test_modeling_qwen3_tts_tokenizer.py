@@ -1,7 +1,9 @@
 """The Qwen3-TTS tokenizer beyond the common suite: lengths, the exact stream, precision, released folders."""
 
 import json
+import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from transformers import AutoConfig, AutoModel
 from tests.common.comparing import assert_close
 from tests.models.qwen3_tts_tokenizer.tester import (
     SAMPLES_PER_FRAME,
+    TINY_DECODER,
     TINY_ENCODER,
     Tester,
     padded,
@@ -68,6 +71,28 @@ def test_rotary_base_and_frame_rate_are_read_in_upstreams_spelling() -> None:
     assert config.encoder_config.frame_rate == 100.0
 
 
+def test_frame_rate_and_head_dimension_follow_from_the_other_settings() -> None:
+    encoder = {name: value for name, value in TINY_ENCODER.items() if name not in ("frame_rate", "head_dim")}
+    config = Tester().config(encoder_config=encoder | {"num_attention_heads": 4, "num_key_value_heads": 4})
+    assert config.encoder_config.frame_rate == 2400 / SAMPLES_PER_FRAME and config.encoder_config.head_dim == 4
+    assert config.encoder_config.downsample_kernel_size == 4
+
+
+def test_sampling_rate_between_two_frame_rates_is_rounded_up_as_by_mimi() -> None:
+    # 2395 / 12 = 199.6 steps a second: the kernel is that of 200.
+    config = Tester().config(encoder_config=TINY_ENCODER | {"sampling_rate": 2395})
+    assert config.encoder_config.downsample_kernel_size == 4
+
+
+@pytest.mark.parametrize("rate", ["encode_downsample_rate", "decode_upsample_rate"])
+def test_rate_that_contradicts_the_strides_is_taken_with_a_warning(rate: str, caplog: Any) -> None:
+    logging.getLogger("transformers").addHandler(caplog.handler)
+    config = Tester().config(**{rate: 25})
+    logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert getattr(config, rate) == 25 and config.samples_per_frame == SAMPLES_PER_FRAME
+    assert f"`{rate}` is 25" in caplog.text
+
+
 # Encoding
 
 
@@ -89,6 +114,46 @@ def test_batch_of_unequal_rows_is_encoded_as_each_alone(codec: Qwen3TTSTokenizer
         assert torch.equal(encoded.audio_codes[row, :frames], expected.audio_codes[0])
         assert (encoded.audio_codes[row, frames:] == -1).all()
         assert_close(encoded.latents[row, :, :frames], expected.latents[0], ATOL)
+
+
+def test_rows_of_a_codec_that_looks_ahead_do_not_hear_the_padding() -> None:
+    model = Tester().model(encoder_config=TINY_ENCODER | {"use_causal_conv": False})
+    audio, mask = 3 * torch.randn(2, 240), torch.ones(2, 240, dtype=torch.long)
+    mask[1, 96:] = 0
+    assert_close(model.encode(audio, mask).latents[1:, :, :4], model.encode(audio[1:, :96]).latents, ATOL)
+
+
+@pytest.mark.parametrize(("rate", "frames"), [(48, 5), (50, 4), (7, 9)])
+def test_stated_rate_decides_how_many_frames_are_kept(codec: Qwen3TTSTokenizerModel, rate: int, frames: int) -> None:
+    audio = 3 * torch.randn(1, 200)
+    whole = codec.encode(audio)
+    other = Tester().model(encode_downsample_rate=rate)
+    other.load_state_dict(codec.state_dict())
+    kept = other.encode(audio)
+    assert kept.code_lengths.tolist() == [frames]
+    assert torch.equal(kept.audio_codes, whole.audio_codes[:, :frames])
+
+
+def test_latents_as_wide_as_the_entries_are_quantized_without_projections() -> None:
+    model = Tester().model(encoder_config=TINY_ENCODER | {"codebook_dim": 16})
+    assert not any("input_proj" in name or "output_proj" in name for name in model.encoder.quantizer.state_dict())
+    encoded = model.encode(3 * torch.randn(1, 100))
+    book = model.encoder.quantizer.semantic_residual_vector_quantizer.layers[0].codebook.embed_sum
+    nearest = torch.cdist(encoded.latents[0].T, book).argmin(-1)
+    assert torch.equal(encoded.audio_codes[0, :, 0], nearest)
+
+
+def test_fewer_codebooks_than_semantic_ones_can_be_kept() -> None:
+    encoder = TINY_ENCODER | {"num_semantic_quantizers": 3}
+    model = Tester().model(encoder_config=encoder)
+    fewer = Tester().model(
+        encoder_config=encoder,
+        decoder_config=TINY_DECODER | {"num_quantizers": 2},
+        encoder_valid_num_quantizers=2,
+    )
+    fewer.encoder.load_state_dict(model.encoder.state_dict())
+    audio = 3 * torch.randn(1, 100)
+    assert torch.equal(fewer.encode(audio).audio_codes, model.encode(audio).audio_codes[..., :2])
 
 
 def test_padding_does_not_count_in_the_loss(codec: Qwen3TTSTokenizerModel) -> None:
@@ -119,6 +184,30 @@ def test_padded_batch_is_decoded_as_each_row_alone(codec: Qwen3TTSTokenizerModel
         expected = codec.decode(codes[row : row + 1, :length]).audio_values[0]
         assert_close(output.audio_values[row, :samples], expected, ATOL)
         assert not output.audio_values[row, samples:].any()
+
+
+def test_encoder_with_fewer_codebooks_than_are_kept_gives_all_of_them() -> None:
+    model = Tester().model(encoder_config=TINY_ENCODER | {"num_quantizers": 4}, encoder_valid_num_quantizers=16)
+    codes = model.encode(3 * torch.randn(1, 100)).audio_codes
+    assert codes.shape == (1, 5, 4) and model.decode(codes).audio_values.shape == (1, 120)
+
+
+@pytest.mark.parametrize("rate", [10, 100])
+def test_stated_rate_decides_the_length_of_decoded_rows(codec: Qwen3TTSTokenizerModel, rate: int) -> None:
+    other = Tester().model(decode_upsample_rate=rate)
+    other.load_state_dict(codec.state_dict())
+    codes = padded(random_codes(2, 9), [9, 4])
+    output = other.decode(codes)
+    assert output.audio_lengths.tolist() == [min(length * rate, 9 * SAMPLES_PER_FRAME) for length in (9, 4)]
+    samples = min(rate, SAMPLES_PER_FRAME) * 4
+    assert_close(output.audio_values[:, :samples], codec.decode(codes).audio_values[:, :samples], ATOL)
+
+
+def test_odd_widths_lose_a_channel_per_block() -> None:
+    model = Tester().model(decoder_config=TINY_DECODER | {"decoder_dim": 15})
+    codes = random_codes(1, 12)
+    assert_close(stream(model, codes, [5, 7]), model.decode(codes).audio_values, ATOL)
+    assert model.decoder.decoder[-1].conv.in_channels == 3
 
 
 def test_no_frames_are_no_samples(codec: Qwen3TTSTokenizerModel) -> None:

@@ -124,11 +124,11 @@ class Tester(ModelTester):
 
     def invalid_configs(self) -> list[Inputs]:
         return [
-            {"encode_downsample_rate": 25},
-            {"decode_upsample_rate": 25},
+            {"encode_downsample_rate": 0},
+            {"decode_upsample_rate": -24},
             {"encoder_valid_num_quantizers": 3},
             {"encoder_config": TINY_ENCODER | {"num_quantizers": 3}},
-            {"decoder_config": TINY_DECODER | {"decoder_dim": 18}},
+            {"decoder_config": TINY_DECODER | {"decoder_dim": 3}},
             {"decoder_config": TINY_DECODER | {"codebook_size": 16}},
             {"encoder_use_sliding_window": "sometimes"},
         ]

@@ -309,7 +309,7 @@ class Qwen3TTSConfig(PreTrainedConfig):
             row = getattr(self, f"{name}_token_id")
             if not 0 <= row < talker.text_vocab_size:
                 raise ValueError(f"`{name}_token_id` {row} lies outside the text table of {talker.text_vocab_size}.")
-        groups = getattr(codec, "encoder_valid_num_quantizers", None)
+        groups = getattr(codec, "num_codebooks", None)
         if groups is not None and groups != talker.num_code_groups:
             raise ValueError(f"The codec has {groups} codes per frame, the talker {talker.num_code_groups}.")
 
@@ -321,7 +321,7 @@ class Qwen3TTSConfig(PreTrainedConfig):
     @property
     def samples_per_frame(self) -> int:
         """Audio samples per frame of codes."""
-        return getattr(self.speech_tokenizer_config, "decode_upsample_rate", 1920)
+        return getattr(self.speech_tokenizer_config, "samples_per_frame", 1920)
 
 
 __all__ = [

@@ -18,7 +18,10 @@ import math
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_rope_utils import RopeParameters
+from transformers.utils import logging
 
+
+logger = logging.get_logger(__name__)
 
 # Mimi's, whatever the frame rate: only the kernel follows that.
 DOWNSAMPLE_STRIDE = 2
@@ -34,7 +37,8 @@ class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
 
     Args:
         sampling_rate (`int`, defaults to 24000): Sampling rate of the audio, in Hz.
-        frame_rate (`float`, defaults to 12.5): Codes of each quantizer per second.
+        frame_rate (`float`, *optional*): Codes of each quantizer per second; what the strides make of `sampling_rate`
+            when absent, 12.5 for the defaults.
         audio_channels (`int`, defaults to 1): Channels of the audio.
         num_filters (`int`, defaults to 64): Channels after the first convolution; doubled by each block.
         upsampling_ratios (`list[int]`, defaults to `[8, 6, 5, 4]`): Strides of the blocks, last block first.
@@ -50,7 +54,7 @@ class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
         num_hidden_layers (`int`, defaults to 8): Transformer layers.
         num_attention_heads (`int`, defaults to 8): Attention heads.
         num_key_value_heads (`int`, defaults to 8): Key and value heads.
-        head_dim (`int`, defaults to 64): Dimension of a head.
+        head_dim (`int`, *optional*): Dimension of a head; `hidden_size // num_attention_heads` when absent.
         hidden_act (`str`, defaults to `"gelu"`): Activation of the feed-forward layers.
         norm_eps (`float`, defaults to 1e-5): Epsilon of the layer norms.
         layer_scale_initial_scale (`float`, defaults to 0.01): First value of the layer scales.
@@ -64,14 +68,15 @@ class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
         num_quantizers (`int`, defaults to 32): Codebooks, semantic ones included.
         num_semantic_quantizers (`int`, defaults to 1): Codebooks of the semantic branch.
         codebook_size (`int`, defaults to 2048): Entries per codebook.
-        codebook_dim (`int`, defaults to 256): Dimension of a codebook entry.
+        codebook_dim (`int`, defaults to 256): Dimension of a codebook entry. Where it is `hidden_size`, the latent is
+            quantized as it is, without projections.
     """
 
     model_type = "qwen3_tts_tokenizer_encoder"
     base_config_key = "encoder_config"
 
     sampling_rate: int = 24000
-    frame_rate: float = 12.5
+    frame_rate: float | int | None = None
     audio_channels: int = 1
     num_filters: int = 64
     upsampling_ratios: list[int] | tuple[int, ...] = (8, 6, 5, 4)
@@ -89,7 +94,7 @@ class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
     num_hidden_layers: int = 8
     num_attention_heads: int = 8
     num_key_value_heads: int = 8
-    head_dim: int = 64
+    head_dim: int | None = None
     hidden_act: str = "gelu"
     norm_eps: float = 1e-5
     layer_scale_initial_scale: float = 0.01
@@ -108,12 +113,17 @@ class Qwen3TTSTokenizerEncoderConfig(PreTrainedConfig):
         self.upsampling_ratios = list(self.upsampling_ratios)
         # Mimi's configuration saves its frame rate under this name.
         self.frame_rate = kwargs.pop("_frame_rate", None) or self.frame_rate
+        if self.frame_rate is None:
+            self.frame_rate = self.sampling_rate / self.samples_per_frame
+        if self.head_dim is None:
+            self.head_dim = self.hidden_size // self.num_attention_heads
         super().__post_init__(**kwargs)
 
     @property
     def downsample_kernel_size(self) -> int:
         """Kernel of the convolution between transformer and quantizer."""
-        return 2 * int(self.sampling_rate / math.prod(self.upsampling_ratios) / self.frame_rate)
+        steps_per_second = math.ceil(self.sampling_rate / math.prod(self.upsampling_ratios))
+        return 2 * int(steps_per_second / self.frame_rate)
 
     @property
     def samples_per_frame(self) -> int:
@@ -148,7 +158,8 @@ class Qwen3TTSTokenizerDecoderConfig(PreTrainedConfig):
         sliding_window (`int`, defaults to 72): Frames that a frame sees in every layer, itself included.
         initializer_range (`float`, defaults to 0.02): Standard deviation of freshly initialised linear layers.
         upsampling_ratios (`list[int]`, defaults to `[2, 2]`): Strides of the ConvNeXt stages.
-        decoder_dim (`int`, defaults to 1536): Channels entering the convolution stack; halved by each block.
+        decoder_dim (`int`, defaults to 1536): Channels entering the convolution stack; halved by each block, an odd
+            one left out.
         upsample_rates (`list[int]`, defaults to `[8, 5, 4, 3]`): Strides of the convolution stack's blocks.
     """
 
@@ -182,9 +193,9 @@ class Qwen3TTSTokenizerDecoderConfig(PreTrainedConfig):
         self.upsampling_ratios = list(self.upsampling_ratios)
         self.upsample_rates = list(self.upsample_rates)
         super().__post_init__(**kwargs)
-        if self.decoder_dim % 2 ** len(self.upsample_rates):
+        if self.decoder_dim < 2 ** len(self.upsample_rates):
             raise ValueError(
-                f"`decoder_dim` must be divisible by {2 ** len(self.upsample_rates)} (halved by each block), "
+                f"`decoder_dim` must be at least {2 ** len(self.upsample_rates)} (halved by each block), "
                 f"got {self.decoder_dim}."
             )
 
@@ -204,11 +215,15 @@ class Qwen3TTSTokenizerConfig(PreTrainedConfig):
     Args:
         encoder_config (`dict` or [`Qwen3TTSTokenizerEncoderConfig`], *optional*): The encoder.
         decoder_config (`dict` or [`Qwen3TTSTokenizerDecoderConfig`], *optional*): The decoder.
-        encoder_valid_num_quantizers (`int`, defaults to 16): Codebooks of the encoder whose codes are kept.
+        encoder_valid_num_quantizers (`int`, defaults to 16): Codebooks of the encoder whose codes are kept, if it has
+            so many.
         input_sample_rate (`int`, defaults to 24000): Sampling rate of the audio to encode, in Hz.
         output_sample_rate (`int`, defaults to 24000): Sampling rate of the decoded audio, in Hz.
-        encode_downsample_rate (`int`, defaults to 1920): Input samples per frame.
-        decode_upsample_rate (`int`, defaults to 1920): Output samples per frame.
+        encode_downsample_rate (`int`, defaults to 1920): Input samples that a frame of codes is kept for. It should be
+            the product of the encoder's strides: a larger number drops frames from the end, as in upstream's package.
+        decode_upsample_rate (`int`, defaults to 1920): Samples that a frame contributes to a row's length. It should
+            be the product of the decoder's strides: with a smaller number rows are cut short, with a larger one they
+            reach into the padding, as in upstream's package.
         encoder_use_sliding_window (`bool`, defaults to `False`): Whether the encoder's attention sees
             `encoder_config.sliding_window` steps (10 s) only, as in Mimi. The released codec runs without.
         commitment_loss_weight (`float`, defaults to 0.25): Weight of the commitment loss in
@@ -255,17 +270,18 @@ class Qwen3TTSTokenizerConfig(PreTrainedConfig):
             ("encode_downsample_rate", self.encode_downsample_rate, encoder),
             ("decode_upsample_rate", self.decode_upsample_rate, decoder),
         ):
+            if rate < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {rate}.")
             if rate != part.samples_per_frame:
-                raise ValueError(
-                    f"`{name}` must be {part.samples_per_frame}, the product of the strides of "
-                    f"`{part.base_config_key}`, got {rate}."
+                logger.warning(
+                    f"`{name}` is {rate}, but the strides of `{part.base_config_key}` make {part.samples_per_frame} "
+                    f"samples per frame: rows will end early or late."
                 )
         kept = self.encoder_valid_num_quantizers
-        if kept != decoder.num_quantizers or not encoder.num_semantic_quantizers < kept <= encoder.num_quantizers:
+        if min(kept, encoder.num_quantizers) != decoder.num_quantizers:
             raise ValueError(
-                f"`encoder_valid_num_quantizers` must be the {decoder.num_quantizers} codebooks of the decoder, more "
-                f"than the {encoder.num_semantic_quantizers} semantic ones and at most the {encoder.num_quantizers} "
-                f"of the encoder, got {kept}."
+                f"`encoder_valid_num_quantizers` must keep the {decoder.num_quantizers} codebooks of the decoder, "
+                f"got {kept} of the encoder's {encoder.num_quantizers}."
             )
         if encoder.codebook_size != decoder.codebook_size:
             raise ValueError(
@@ -291,12 +307,12 @@ class Qwen3TTSTokenizerConfig(PreTrainedConfig):
     @property
     def samples_per_frame(self) -> int:
         """Output samples per frame."""
-        return self.decode_upsample_rate
+        return self.decoder_config.samples_per_frame
 
     @property
     def frame_rate(self) -> float:
         """Frames per second."""
-        return self.output_sample_rate / self.decode_upsample_rate
+        return self.output_sample_rate / self.samples_per_frame
 
 
 __all__ = [

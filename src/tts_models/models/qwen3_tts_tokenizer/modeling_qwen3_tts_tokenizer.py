@@ -361,13 +361,19 @@ class Qwen3TTSTokenizerEncoderQuantizerLayer(nn.Module):
 
 
 class Qwen3TTSTokenizerEncoderBranch(nn.Module):
-    """Residual quantizers in a narrower space. `output_proj` is in the checkpoint; encoding has no use for it."""
+    """Residual quantizers, in a narrower space where the entries have another dimension than the latents.
+
+    `output_proj` is in the checkpoint; encoding has no use for it.
+    """
 
     def __init__(self, config: Qwen3TTSTokenizerEncoderConfig, num_quantizers: int):
         super().__init__()
         self.layers = nn.ModuleList(Qwen3TTSTokenizerEncoderQuantizerLayer(config) for _ in range(num_quantizers))
-        self.input_proj = nn.Conv1d(config.hidden_size, config.codebook_dim, 1, bias=False)
-        self.output_proj = nn.Conv1d(config.codebook_dim, config.hidden_size, 1, bias=False)
+        self.input_proj = self.output_proj = nn.Identity()
+        # CODEPATH: the released Qwen3-TTS-Tokenizer-12Hz narrows 512 channels to 256; equal widths have no projection.
+        if config.codebook_dim != config.hidden_size:
+            self.input_proj = nn.Conv1d(config.hidden_size, config.codebook_dim, 1, bias=False)
+            self.output_proj = nn.Conv1d(config.codebook_dim, config.hidden_size, 1, bias=False)
 
     def forward(self, latents: torch.Tensor, num_quantizers: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         residual = self.input_proj(latents).transpose(1, 2)
@@ -397,8 +403,9 @@ class Qwen3TTSTokenizerEncoderQuantizer(nn.Module):
 
         Both are (batch, frames, num_quantizers).
         """
-        codes, distances = self.semantic_residual_vector_quantizer(latents, self.num_semantic_quantizers)
-        acoustic = self.acoustic_residual_vector_quantizer(latents, num_quantizers - self.num_semantic_quantizers)
+        num_semantic = min(num_quantizers, self.num_semantic_quantizers)
+        codes, distances = self.semantic_residual_vector_quantizer(latents, num_semantic)
+        acoustic = self.acoustic_residual_vector_quantizer(latents, num_quantizers - num_semantic)
         return torch.stack(codes + acoustic[0], dim=-1), torch.stack(distances + acoustic[1], dim=-1)
 
 
@@ -703,7 +710,8 @@ class Qwen3TTSTokenizerModel(Qwen3TTSTokenizerPreTrainedModel, PreTrainedAudioTo
                 infinity.
         """
         input_values, lengths = self._check_input_values(input_values, padding_mask)
-        rate = self.config.encode_downsample_rate
+        # The stated rate decides how many frames are kept, of those that the strides make.
+        rate = max(self.config.encode_downsample_rate, self.config.encoder_config.samples_per_frame)
         frames = [math.ceil(length / rate) for length in lengths]
         rows_of, codes_of, latents_of, distances_of = [], [], [], []
         for rows in self._rows_encoded_together(lengths):
@@ -843,7 +851,7 @@ class Qwen3TTSTokenizerModel(Qwen3TTSTokenizerPreTrainedModel, PreTrainedAudioTo
         return lengths
 
     def _cut_rows(self, audio_values: torch.Tensor, lengths: torch.LongTensor) -> Qwen3TTSTokenizerDecoderOutput:
-        audio_lengths = lengths * self.config.samples_per_frame
+        audio_lengths = (lengths * self.config.decode_upsample_rate).clamp(max=audio_values.shape[1])
         is_padding = torch.arange(audio_values.shape[1], device=audio_values.device) >= audio_lengths[:, None]
         return Qwen3TTSTokenizerDecoderOutput(
             audio_values=audio_values.masked_fill(is_padding, 0.0), audio_lengths=audio_lengths
@@ -851,10 +859,11 @@ class Qwen3TTSTokenizerModel(Qwen3TTSTokenizerPreTrainedModel, PreTrainedAudioTo
 
     def _rows_encoded_together(self, lengths: list[int]) -> list[list[int]]:
         # The convolutions fill the last, partial frame in their own way, which zeros in the waveform do not reproduce.
-        # Rows that end with a whole frame do not hear the padding.
-        rate, groups = self.config.encode_downsample_rate, {}
+        # Rows that end with a whole frame do not hear the padding, unless the convolutions look ahead.
+        config, groups = self.config.encoder_config, {}
         for row, length in enumerate(lengths):
-            groups.setdefault((length % rate != 0) * length, []).append(row)
+            ends_whole = config.use_causal_conv and length % config.samples_per_frame == 0
+            groups.setdefault(0 if ends_whole else length, []).append(row)
         return list(groups.values())
 
     def _check_input_values(
