@@ -38,7 +38,7 @@ demo: .venv/.package
 	$(BIN)/tts-models speak "$(TEXT)" --output "$(OUT)" --seed 0
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 test-cuda: .venv/.dev
 	$(BIN)/python -m pytest -m gpu
