@@ -196,13 +196,18 @@ def has_text_encoder(upstream: StateDict) -> bool:
     return "encoder.weight" not in upstream
 
 
-def text_table_config(upstream: StateDict, tone: str) -> MegaTTS3TextEncoderConfig:
+def count_tones(upstream: StateDict, tone: str) -> int:
+    """Rows of the table of tones called `tone`, which upstream can leave out."""
+    return shape_of(upstream, tone)[0] if tone in upstream else NUM_TONES
+
+
+def text_table_config(upstream: StateDict) -> MegaTTS3TextEncoderConfig:
     """Sizes of the tables of a duration model that does not encode its text."""
     phones, hidden_size = shape_of(upstream, "encoder.weight")
     # Of the layers there are none: what is said of them only has to be possible.
     return MegaTTS3TextEncoderConfig(
         vocab_size=phones,
-        num_tones=shape_of(upstream, tone)[0],
+        num_tones=count_tones(upstream, TONES),
         hidden_size=hidden_size,
         num_hidden_layers=0,
         num_attention_heads=1,
@@ -217,7 +222,7 @@ def text_encoder_config(upstream: StateDict, prefix: str, tone: str) -> MegaTTS3
     inner, _, kernel_size = shape_of(upstream, f"{prefix}.encoder.ffn_layers.0.conv_1.weight")
     return MegaTTS3TextEncoderConfig(
         vocab_size=phones,
-        num_tones=shape_of(upstream, tone)[0] if tone in upstream else NUM_TONES,
+        num_tones=count_tones(upstream, tone),
         hidden_size=hidden_size,
         intermediate_size=inner,
         num_hidden_layers=count_of(upstream, rf"{prefix}\.encoder\.attn_layers\.(\d+)\."),
@@ -260,7 +265,7 @@ def duration_config(upstream: StateDict, **given: Any) -> MegaTTS3DurationConfig
     encodes = has_text_encoder(upstream)
     sizes = {
         "text_encoder_config": (
-            text_encoder_config(upstream, "encoder", TONES) if encodes else text_table_config(upstream, TONES)
+            text_encoder_config(upstream, "encoder", TONES) if encodes else text_table_config(upstream)
         ),
         "use_text_encoder": encodes,
         "hidden_size": width,

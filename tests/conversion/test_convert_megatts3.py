@@ -191,18 +191,25 @@ def test_positions_follow_weights_and_settings(write_released: WriteReleased, tm
     assert model.config.duration_config.use_position_embedding
 
 
-def test_a_duration_model_without_a_text_encoder_converts(write_released: WriteReleased, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_tones", [True, False])
+def test_a_duration_model_without_a_text_encoder_converts(
+    write_released: WriteReleased, tmp_path: Path, has_tones: bool
+) -> None:
     def flatten(weights: dict[str, Weights], settings: dict[str, Any]) -> None:
         table = weights["duration"]["encoder.emb.weight"]
         kept = {name: t for name, t in weights["duration"].items() if not name.startswith("encoder.")}
         weights["duration"] = kept | {"encoder.weight": table, "char_encoder.weight": torch.ones(5, table.shape[1])}
         settings["duration"]["lm_use_enc"] = False
+        if not has_tones:
+            del weights["duration"][parts.TONES]
+            settings["duration"]["ling_labels"] = []
 
     conversion.convert(write_released(tmp_path / "released", change=flatten), tmp_path / "out")
     model = AutoModelForTextToWaveform.from_pretrained(tmp_path / "out")
     assert not model.config.duration_config.use_text_encoder
     table = filled_weights()["duration"]["encoder.emb.weight"]
     assert torch.equal(model.duration.text_encoder.phone_embedding.weight, table)
+    assert bool(model.duration.text_encoder.tone_embedding.weight.any()) is has_tones
 
 
 def test_absent_text_keeps_upstreams_ids_in_larger_tables() -> None:
