@@ -26,7 +26,40 @@ NORM_TYPES = ("layer_norm", "rms_norm")
 
 # trf-ignore: TRF057 (for models outside the library, that decorator prints an error at import)
 @strict
-class MetaVoiceFirstStageConfig(LlamaConfig):
+class MetaVoiceStageConfig(LlamaConfig):
+    r"""
+    What both stages' configurations have in common: Llama's blocks without rotary positions, with any norm and MLP.
+
+    Args:
+        norm_type (`str`, *optional*, defaults to `"rms_norm"`):
+            `"layer_norm"` or `"rms_norm"`.
+        use_norm_bias (`bool`, *optional*, defaults to `False`):
+            Whether a layer norm has a bias.
+        use_gated_mlp (`bool`, *optional*, defaults to `True`):
+            Whether the MLP is gated, as Llama's, instead of two layers.
+    """
+
+    norm_type: str = "rms_norm"
+    use_norm_bias: bool = False
+    use_gated_mlp: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.norm_type not in NORM_TYPES:
+            raise ValueError(f"`norm_type` must be one of {', '.join(NORM_TYPES)}; got {self.norm_type!r}.")
+        if self.num_key_value_heads != self.num_attention_heads:
+            raise ValueError(
+                f"`num_key_value_heads` must equal `num_attention_heads` {self.num_attention_heads}; "
+                f"got {self.num_key_value_heads}."
+            )
+
+    def validate_rope(self) -> None:
+        """Nothing: positions are learned, and a head may have any width."""
+
+
+# trf-ignore: TRF057
+@strict
+class MetaVoiceFirstStageConfig(MetaVoiceStageConfig):
     r"""
     Configuration of [`MetaVoiceFirstStageForCausalLM`], which writes the first two EnCodec codes of every frame. Its
     blocks are Llama's without rotary positions. The defaults are the released model's.
@@ -81,23 +114,14 @@ class MetaVoiceFirstStageConfig(LlamaConfig):
     end_of_text_token_id: int = 2561
     speaker_dropout: float = 0.0
     dropout: float = 0.0
-    norm_type: str = "rms_norm"
-    use_norm_bias: bool = False
-    use_gated_mlp: bool = True
     speaker_start_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        _check_norm_type(self.norm_type)
         if self.speaker_start_token_id is not None and not 0 <= self.speaker_start_token_id < self.vocab_size:
             raise ValueError(
                 f"`speaker_start_token_id` must be in 0…{self.vocab_size - 1}, or None; "
                 f"got {self.speaker_start_token_id}."
-            )
-        if self.num_key_value_heads != self.num_attention_heads:
-            raise ValueError(
-                f"`num_key_value_heads` must equal `num_attention_heads` {self.num_attention_heads}; "
-                f"got {self.num_key_value_heads}."
             )
         if not self.end_of_audio_token_id < self.text_token_offset <= self.end_of_text_token_id < self.vocab_size:
             raise ValueError(
@@ -108,9 +132,6 @@ class MetaVoiceFirstStageConfig(LlamaConfig):
         for name in ("speaker_dropout", "dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be in 0…1; got {getattr(self, name)}.")
-
-    def validate_rope(self) -> None:
-        """Nothing: positions are learned, and a head may have any width."""
 
     @property
     def end_of_audio_token_id(self) -> int:
@@ -123,14 +144,9 @@ class MetaVoiceFirstStageConfig(LlamaConfig):
         return self.norm_type == "rms_norm" and self.use_gated_mlp and self.speaker_start_token_id is None
 
 
-def _check_norm_type(norm_type: str) -> None:
-    if norm_type not in NORM_TYPES:
-        raise ValueError(f"`norm_type` must be one of {', '.join(NORM_TYPES)}; got {norm_type!r}.")
-
-
 # trf-ignore: TRF057
 @strict
-class MetaVoiceSecondStageConfig(LlamaConfig):
+class MetaVoiceSecondStageConfig(MetaVoiceStageConfig):
     r"""
     Configuration of [`MetaVoiceSecondStageModel`], which fills in the other EnCodec codes of all frames at once. The
     defaults are the released model's.
@@ -177,7 +193,6 @@ class MetaVoiceSecondStageConfig(LlamaConfig):
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = 1024
     norm_type: str = "layer_norm"
-    use_norm_bias: bool = False
     use_gated_mlp: bool = False
     speaker_embed_size: int = 256
     num_codes: int = 1024
@@ -191,12 +206,6 @@ class MetaVoiceSecondStageConfig(LlamaConfig):
             raise ValueError("`vocab_sizes` and `target_vocab_sizes` must name at least one codebook each.")
         self.vocab_size = self.vocab_sizes[0]
         super().__post_init__(**kwargs)
-        _check_norm_type(self.norm_type)
-        if self.num_key_value_heads != self.num_attention_heads:
-            raise ValueError(
-                f"`num_key_value_heads` must equal `num_attention_heads` {self.num_attention_heads}; "
-                f"got {self.num_key_value_heads}."
-            )
         if not self.num_codes < self.text_token_offset <= self.end_of_text_token_id < self.vocab_sizes[0]:
             raise ValueError(
                 "`num_codes` < `text_token_offset` <= `end_of_text_token_id` < `vocab_sizes[0]` must hold; got "
@@ -206,9 +215,6 @@ class MetaVoiceSecondStageConfig(LlamaConfig):
             raise ValueError(f"`vocab_sizes` must all exceed `num_codes` {self.num_codes}; got {self.vocab_sizes}.")
         if min(self.target_vocab_sizes) < 1:
             raise ValueError(f"`target_vocab_sizes` must all be at least 1; got {self.target_vocab_sizes}.")
-
-    def validate_rope(self) -> None:
-        """Nothing: positions are learned, and a head may have any width."""
 
     @property
     def num_codebooks(self) -> int:

@@ -22,7 +22,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 
 
 if TYPE_CHECKING:
-    from .configuration_metavoice import MetaVoiceFirstStageConfig, MetaVoiceSecondStageConfig
+    from .configuration_metavoice import MetaVoiceStageConfig
 
 
 _LAYER_NORM_EPS = 1e-5
@@ -31,7 +31,7 @@ _LAYER_NORM_EPS = 1e-5
 class MetaVoiceMLP(nn.Module):
     """Two linear layers with an activation between them."""
 
-    def __init__(self, config: "MetaVoiceFirstStageConfig | MetaVoiceSecondStageConfig") -> None:
+    def __init__(self, config: "MetaVoiceStageConfig") -> None:
         super().__init__()
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
@@ -44,7 +44,7 @@ class MetaVoiceMLP(nn.Module):
 class MetaVoiceDecoderLayer(LlamaDecoderLayer):
     """Llama's block, with the norms and the MLP of the configuration; in training, dropout of what it adds."""
 
-    def __init__(self, config: "MetaVoiceFirstStageConfig | MetaVoiceSecondStageConfig", layer_idx: int) -> None:
+    def __init__(self, config: "MetaVoiceStageConfig", layer_idx: int) -> None:
         super().__init__(config, layer_idx)
         self.input_layernorm, self.post_attention_layernorm = make_norm(config), make_norm(config)
         # CODEPATH: of the released stages one has gated MLPs and one has not; upstream trains either with both.
@@ -58,7 +58,7 @@ class MetaVoiceDecoderLayer(LlamaDecoderLayer):
         return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
 
 
-def make_norm(config: "MetaVoiceFirstStageConfig | MetaVoiceSecondStageConfig") -> nn.Module:
+def make_norm(config: "MetaVoiceStageConfig") -> nn.Module:
     """A norm over the width of a stage."""
     # CODEPATH: of the released stages one has root-mean-square norms and one layer norms.
     if config.norm_type == "rms_norm":
